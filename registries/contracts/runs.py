@@ -1,0 +1,156 @@
+"""A run of a flow: what is asked, what happens meanwhile, what comes out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from registries.contracts.frozen import Frozen
+from registries.contracts.generation import MAX_PROMPT_CHARS, MAX_TOKENS_CEILING, Attempt, BreakerFact, Usage
+
+RunStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+NodeStatus = Literal["completed", "failed", "skipped"]
+EventType = Literal[
+    "run.started",
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "node.started",
+    "node.token",
+    "node.completed",
+    "node.failed",
+    "node.skipped",
+    "round.started",
+]
+"""Closed within an API version; a new type is a minor version and is documented in docs/api.md."""
+
+TERMINAL_EVENTS: frozenset[str] = frozenset({"run.completed", "run.failed", "run.cancelled"})
+
+
+class RunRequest(Frozen):
+    """What a client asks of ``/api/orchestrate``. ``models`` maps a role to a model_key."""
+
+    prompt: str = Field(default="", max_length=MAX_PROMPT_CHARS)
+    input: dict[str, Any] | None = None
+    flow_type: str
+    flow_version: str | None = None
+    strategy: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS_CEILING)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    deadline_s: float | None = Field(default=None, gt=0, le=86_400)
+    budget_usd: float | None = Field(default=None, ge=0)
+    conversation_id: str | None = Field(default=None, max_length=200)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    target: str | None = None
+    """The known right answer, where the caller has one: a checker then measures the improvement."""
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> RunRequest:
+        if not self.prompt.strip() and not self.input:
+            raise ValueError("prompt must not be empty (or give input)")
+        return self
+
+
+class ErrorFact(Frozen):
+    """An error as it is shown: the code of the tree, a message without internals."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    fault: str | None = None
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+class NodeTimings(Frozen):
+    """Seconds since the run's start, and the node's own duration."""
+
+    started_s: float = 0.0
+    duration_s: float = 0.0
+
+
+class NodeResult(Frozen):
+    """One visit of one node. ``data`` holds what the node's kind adds (task_type, score, signals …)."""
+
+    id: str
+    role: str
+    kind: str = ""
+    visit: int = 1
+    status: NodeStatus
+    text: str = ""
+    model_resolved: str | None = None
+    source: str | None = None
+    usage: Usage = Usage()
+    timings: NodeTimings = NodeTimings()
+    cache_hit: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    breaker: BreakerFact | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    error: ErrorFact | None = None
+
+
+class Improvement(Frozen):
+    """Score of the last answer minus the first, in [-1, 1]; null with a reason when nothing fit judges."""
+
+    first_score: float | None = None
+    final_score: float | None = None
+    delta: float | None = None
+    method: Literal["checker", "judge"] | None = None
+    reason: str | None = None
+
+
+class RunTimings(Frozen):
+    """Seconds waited and worked."""
+
+    queued_s: float = 0.0
+    total_s: float = 0.0
+
+
+class RunResult(Frozen):
+    """The whole answer of a run, as HTTP, artifact and store show it."""
+
+    run_id: str
+    flow: str
+    flow_version: str
+    status: RunStatus
+    answer: str = ""
+    nodes: tuple[NodeResult, ...] = ()
+    usage: Usage = Usage()
+    timings: RunTimings = RunTimings()
+    improvement: Improvement = Improvement()
+    rounds: int = 0
+    artifact: str | None = None
+    request_id: str = ""
+    error: ErrorFact | None = None
+    notices: tuple[str, ...] = ()
+
+
+class RunEvent(Frozen):
+    """One thing that happened in a run. ``seq`` is gapless for durable events; tokens carry the last one."""
+
+    run_id: str
+    seq: int
+    time: float
+    """Seconds since the epoch, wall clock of the runner; for people, never for ordering."""
+    type: EventType
+    node: str | None = None
+    attempt: int = 1
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunOrder(Frozen):
+    """A committed run on its way to a runner: the request plus what the front door fixed."""
+
+    run_id: str
+    request_id: str
+    request: RunRequest
+    deadline_s: float
+    """Seconds that remain, counted from the moment of sending."""
+    tenant: str = "default"
+    user: str = "admin"
+    traceparent: str | None = None
+    """W3C trace context, carried in our own envelope."""
+    attempt: int = 1
