@@ -153,6 +153,9 @@ def head_arguments(config: RuntimeConfig, ports: RayPorts) -> list[str]:
         f"--ray-client-server-port={ports.client}",
         f"--metrics-export-port={ports.metrics_export}",
         f"--dashboard-agent-listen-port={ports.agent}",
+        # Any free port for workers: Ray's own range, 10002-19999, refuses every other port inside it.
+        "--min-worker-port=0",
+        "--max-worker-port=0",
         "--include-dashboard=true",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={config.dashboard_port}",
