@@ -92,8 +92,8 @@ def has_nvidia_gpu() -> bool:
 
 
 def pip_command(python: Path) -> list[str]:
-    """pip of the environment, quiet."""
-    return [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    """pip of the environment; errors only, warnings about unused indexes would bury ours."""
+    return [str(python), "-m", "pip", "--disable-pip-version-check", "-qq"]
 
 
 def pip(python: Path, *arguments: str) -> None:
