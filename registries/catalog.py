@@ -59,7 +59,9 @@ class Catalog:
         return digest_of(
             {
                 "models": [m.model_dump(mode="json") for m in sorted(self.models, key=lambda m: m.key)],
-                "strategies": [s.model_dump(mode="json") for s in sorted(self.strategies, key=lambda s: s.name)],
+                "strategies": [
+                    s.model_dump(mode="json") for s in sorted(self.strategies, key=lambda s: s.name)
+                ],
                 "prompts": [p.model_dump(mode="json") for p in sorted(self.prompts, key=lambda p: p.id)],
                 "flows": [f.model_dump(mode="json") for f in sorted(self.flows, key=lambda f: f.name)],
                 "tiers": self.tiers,
@@ -84,7 +86,9 @@ class Catalog:
         if reference.startswith("tier:"):
             tier = reference.removeprefix("tier:")
             if tier not in self.tiers:
-                raise NotFound(f"unknown tier {tier!r}. Known: {', '.join(sorted(self.tiers)) or 'none'}", param="tier")
+                raise NotFound(
+                    f"unknown tier {tier!r}. Known: {', '.join(sorted(self.tiers)) or 'none'}", param="tier"
+                )
             reference = self.tiers[tier]
         return self.get_model(reference)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from registries.contracts.frozen import Frozen
 
@@ -149,6 +149,21 @@ class StrategySpec(Frozen):
     prefer: Literal["quality", "cost", "latency"] = "quality"
 
 
+def _compiled_signals(signals: dict[str, str]) -> dict[str, str]:
+    """Refuse a signal that no condition could name, or whose pattern is no regular expression."""
+    for name, pattern in signals.items():
+        if not IDENTIFIER.match(name):
+            raise ValueError(f"signal {name!r} must match {IDENTIFIER.pattern}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"signal {name}: {pattern!r} is not a regular expression: {error}") from error
+    return signals
+
+
+Signals = Annotated[dict[str, str], AfterValidator(_compiled_signals)]
+
+
 class PromptSpec(Frozen):
     """A prompt: typed inputs, a text with ``{{name}}`` and nothing else, and signals read off the answer.
 
@@ -161,16 +176,19 @@ class PromptSpec(Frozen):
     inputs: tuple[str, ...]
     system: str | None = None
     text: str
-    signals: dict[str, str] = Field(default_factory=dict)
+    signals: Signals = Field(default_factory=dict)
     max_tokens: int | None = Field(default=None, ge=1)
     variants: dict[str, PromptVariant] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _closed(self) -> PromptSpec:
-        for where, body in (("text", self), *((f"variants.{k}.text", v) for k, v in self.variants.items())):
-            unknown = placeholders(f"{body.system or ''} {body.text}") - set(self.inputs)
-            if unknown:
-                raise ValueError(f"{where} uses {sorted(unknown)}, which inputs {list(self.inputs)} do not declare")
+        bodies = [("text", f"{self.system or ''} {self.text}")]
+        bodies += [
+            (f"variants.{family}.text", f"{v.system or ''} {v.text}") for family, v in self.variants.items()
+        ]
+        for where, words in bodies:
+            if unknown := sorted(placeholders(words) - set(self.inputs)):
+                raise ValueError(f"{where} uses {unknown}, which inputs {list(self.inputs)} do not declare")
         return self
 
 
@@ -179,7 +197,7 @@ class PromptVariant(Frozen):
 
     system: str | None = None
     text: str
-    signals: dict[str, str] = Field(default_factory=dict)
+    signals: Signals = Field(default_factory=dict)
     max_tokens: int | None = Field(default=None, ge=1)
 
 
