@@ -12,12 +12,12 @@ import hashlib
 import os
 import socket
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import ValidationError
 
 NAMESPACE = "parley"
 LOGICAL_CPUS = 32
@@ -32,7 +32,7 @@ RAYLET, SERVE, PYTHON, AUTH = "raylet", "serve", "python", "auth"
 
 @dataclass(frozen=True, slots=True)
 class RayFlag:
-    """One flag: where Ray reads it (``raylet`` binary, Serve constants, Python package), and why we set it."""
+    """One flag: where Ray reads it (``raylet``: its binary; Serve's constants; the package), and why we set it."""
 
     name: str
     read_by: str
@@ -40,19 +40,31 @@ class RayFlag:
 
 
 FLAGS: tuple[RayFlag, ...] = (
-    RayFlag("RAY_AUTH_MODE", AUTH, "the Jobs API runs any code: a token everywhere, never by accident of a default"),
+    RayFlag(
+        "RAY_AUTH_MODE",
+        AUTH,
+        "the Jobs API runs any code: a token, never by accident of a default",
+    ),
     RayFlag("RAY_AUTH_TOKEN_PATH", AUTH, "the token lives in PARLEY_HOME, not in the user's ~/.ray"),
     RayFlag("RAY_USAGE_STATS_ENABLED", PYTHON, "nothing is reported to anybody"),
-    RayFlag("RAY_ENABLE_UV_RUN_RUNTIME_ENV", PYTHON, "a driver under `uv run` would rebuild each worker's environment"),
-    RayFlag("RAY_process_group_cleanup_enabled", RAYLET, "a killed replica takes its engine processes with it"),
-    RayFlag("RAY_prestart_worker_first_driver", RAYLET, "else one worker of 140 MB for each logical CPU at the start"),
+    RayFlag(
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
+        PYTHON,
+        "`uv run` drivers would rebuild each worker's environment",
+    ),
+    RayFlag("RAY_process_group_cleanup_enabled", RAYLET, "a killed replica takes its engine with it"),
+    RayFlag(
+        "RAY_prestart_worker_first_driver",
+        RAYLET,
+        "else one worker of 140 MB a logical CPU",
+    ),
     RayFlag("RAY_enable_worker_prestart", RAYLET, "the runtime primes the experts it wants itself"),
     RayFlag("RAY_num_workers_soft_limit", RAYLET, "primed expert workers stay: a cold one costs 1.5 s"),
-    RayFlag("RAY_idle_worker_killing_time_threshold_ms", RAYLET, "the same, for workers above the soft limit"),
+    RayFlag("RAY_idle_worker_killing_time_threshold_ms", RAYLET, "the same, above the soft limit"),
     RayFlag("RAY_metrics_report_interval_ms", RAYLET, "/metrics is at most seconds old"),
-    RayFlag("RAY_SERVE_ENABLE_HA_PROXY", SERVE, "2,100 requests/s instead of 275 through the Python proxy"),
+    RayFlag("RAY_SERVE_ENABLE_HA_PROXY", SERVE, "2,100 requests/s, not the Python proxy's 275"),
     RayFlag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", SERVE, "one HAProxy an instance: its files are its own"),
-    RayFlag("RAY_SERVE_HAPROXY_SOCKET_PATH", SERVE, "the same; the default in /tmp is shared and world-writable"),
+    RayFlag("RAY_SERVE_HAPROXY_SOCKET_PATH", SERVE, "the same; the default is for everybody"),
     RayFlag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", SERVE, "the same"),
     RayFlag("RAY_SERVE_HAPROXY_SERVER_STATE_FILE", SERVE, "the same"),
     RayFlag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", SERVE, "the same"),
@@ -96,13 +108,25 @@ def find_ports() -> RayPorts:
 
 
 def private_dir(config: RuntimeConfig) -> Path:
-    """Folder of Ray's sessions and of HAProxy's sockets for this PARLEY_HOME.
+    """Folder of Ray's sessions and HAProxy's sockets for this user and PARLEY_HOME.
 
-    Unix socket paths end at 107 bytes and Ray adds about 65, hence a short folder in the temporary
-    directory and not PARLEY_HOME itself. It carries the user id: two users never share one.
+    HAProxy takes socket paths of at most 97 bytes and Serve puts 57 for the node's id in them, hence a
+    short folder in /tmp and not PARLEY_HOME itself.
     """
-    digest = hashlib.sha256(str(Path(config.home).resolve()).encode()).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f"parley-{os.getuid()}-{digest}"
+    owner = f"{os.getuid()}:{Path(config.home).resolve()}"
+    return Path("/tmp") / f"parley-{hashlib.sha256(owner.encode()).hexdigest()[:10]}"
+
+
+def make_private_dir(config: RuntimeConfig) -> Path:
+    """Make the folder, for its owner alone; raises ValidationError when somebody else's is in its place."""
+    folder = private_dir(config)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ValidationError(
+            f"{folder} belongs to somebody else; remove it or set another PARLEY_HOME", param="home"
+        )
+    folder.chmod(0o700)
+    return folder
 
 
 def token_path(config: RuntimeConfig) -> Path:
@@ -112,7 +136,7 @@ def token_path(config: RuntimeConfig) -> Path:
 
 def ray_environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
     """What every process of the cluster has in its environment, on every node, from before its start."""
-    haproxy = private_dir(config) / "haproxy"
+    haproxy = private_dir(config)
     return {
         INSTANCE_MARKER: config.instance,
         "PYTHONPATH": _python_path(),

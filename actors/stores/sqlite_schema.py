@@ -15,6 +15,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             flow TEXT NOT NULL,
             flow_version TEXT NOT NULL,
             status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
+            conversation_id TEXT,
             request TEXT NOT NULL,
             result TEXT,
             traceparent TEXT,
@@ -23,6 +24,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             finished_at REAL
         ) STRICT""",
         "CREATE INDEX runs_by_owner ON runs (tenant, user, created_at)",
+        "CREATE INDEX runs_by_conversation ON runs (tenant, conversation_id, created_at)"
+        " WHERE conversation_id IS NOT NULL",
         "CREATE INDEX runs_open ON runs (status) WHERE status IN ('queued', 'running')",
         """CREATE TABLE events (
             run_id TEXT NOT NULL REFERENCES runs (run_id),
@@ -44,7 +47,9 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     Raises sqlite3.DatabaseError for a database that is newer than this code.
     """
-    connection.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)"
+    )
     for version, statements in enumerate(MIGRATIONS, start=1):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -58,7 +63,9 @@ def migrate(connection: sqlite3.Connection) -> None:
             raise
     found = schema_version(connection)
     if found > len(MIGRATIONS):
-        raise sqlite3.DatabaseError(f"its schema has version {found}, this program knows {len(MIGRATIONS)} at most")
+        raise sqlite3.DatabaseError(
+            f"its schema has version {found}, this program knows {len(MIGRATIONS)} at most"
+        )
 
 
 def schema_version(connection: sqlite3.Connection) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from actors.stores.sqlite_schema import migrate
 from registries.contracts.errors import Conflict, StoreError
+from registries.contracts.generation import Message
 from registries.contracts.runs import ErrorFact, RunEvent, RunOrder, RunResult
 
 T = TypeVar("T")
@@ -46,27 +47,24 @@ class SQLiteStore:
 
     async def accept(self, order: RunOrder, flow_version: str) -> None:
         """Write the run as queued; Conflict for a run_id that exists."""
-        row = (
-            order.run_id,
-            order.tenant,
-            order.user,
-            order.request_id,
-            order.request.flow_type,
-            flow_version,
-            order.request.model_dump_json(),
-            order.traceparent,
-            time.time(),
-        )
-        sql = (
-            "INSERT INTO runs (run_id, tenant, user, request_id, flow, flow_version, status, request, traceparent,"
-            " created_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"
-        )
-        await self._write(lambda c: c.execute(sql, row))
+        await self._write(lambda c: c.execute(_INSERT_RUN, _new_run(order, flow_version)))
 
-    async def mark_started(self, run_id: str) -> bool:
-        """queued → running."""
-        sql = "UPDATE runs SET status = 'running', started_at = ? WHERE run_id = ? AND status = 'queued'"
-        return await self._write(lambda c: c.execute(sql, (time.time(), run_id)).rowcount == 1)
+    async def claim(self, order: RunOrder, flow_version: str, events: Sequence[RunEvent] = ()) -> bool:
+        """queued → running with its first events in one commit; accepts the run if nobody has."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            connection.execute(
+                f"{_INSERT_RUN} ON CONFLICT (run_id) DO NOTHING", _new_run(order, flow_version)
+            )
+            taken = connection.execute(
+                "UPDATE runs SET status = 'running', started_at = ? WHERE run_id = ? AND status = 'queued'",
+                (time.time(), order.run_id),
+            ).rowcount
+            if taken:
+                _insert_events(connection, events)
+            return taken == 1
+
+        return await self._write(write)
 
     async def append_events(self, events: Sequence[RunEvent]) -> None:
         """Write durable events in one commit."""
@@ -92,7 +90,9 @@ class SQLiteStore:
         """The run as JSON values, or None."""
 
         def read(connection: sqlite3.Connection) -> dict[str, Any] | None:
-            cursor = connection.execute("SELECT * FROM runs WHERE run_id = ? AND tenant = ?", (run_id, tenant))
+            cursor = connection.execute(
+                "SELECT * FROM runs WHERE run_id = ? AND tenant = ?", (run_id, tenant)
+            )
             row = cursor.fetchone()
             return _run(cursor, row) if row else None
 
@@ -106,9 +106,23 @@ class SQLiteStore:
         )
         rows = await self._call(lambda c: c.execute(sql, (run_id, tenant, after)).fetchall())
         return [
-            RunEvent(run_id=run_id, seq=seq, time=at, type=kind, node=node, attempt=attempt, data=json.loads(data))
+            RunEvent(
+                run_id=run_id, seq=seq, time=at, type=kind, node=node, attempt=attempt, data=json.loads(data)
+            )
             for seq, at, kind, node, attempt, data in rows
         ]
+
+    async def history(self, conversation_id: str, tenant: str, limit: int) -> list[Message]:
+        """The conversation's last messages, newest last."""
+        sql = (
+            "SELECT json_extract(request, '$.prompt'), json_extract(result, '$.answer') FROM runs"
+            " WHERE tenant = ? AND conversation_id = ? AND status = 'completed' ORDER BY created_at DESC LIMIT ?"
+        )
+        rows = await self._call(lambda c: c.execute(sql, (tenant, conversation_id, limit)).fetchall())
+        turns: list[Message] = []
+        for question, answer in reversed(rows):
+            turns += [Message(role="user", content=question), Message(role="assistant", content=answer)]
+        return turns[-limit:] if limit > 0 else []
 
     async def mark_interrupted(self, reason: str) -> int:
         """Fail every run left open by a runtime that died, with the reason as its error and its last event."""
@@ -144,7 +158,9 @@ class SQLiteStore:
         except sqlite3.IntegrityError as error:
             raise Conflict(f"the database refused a duplicate or dangling row: {error}") from error
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"the database {self._path} cannot be used: {error}", retry_after_s=1.0) from error
+            raise StoreError(
+                f"the database {self._path} cannot be used: {error}", retry_after_s=1.0
+            ) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -159,6 +175,27 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+_INSERT_RUN = (
+    "INSERT INTO runs (run_id, tenant, user, request_id, flow, flow_version, status, conversation_id, request,"
+    " traceparent, created_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)"
+)
+
+
+def _new_run(order: RunOrder, flow_version: str) -> tuple[Any, ...]:
+    return (
+        order.run_id,
+        order.tenant,
+        order.user,
+        order.request_id,
+        order.request.flow_type,
+        flow_version,
+        order.request.conversation_id,
+        order.request.model_dump_json(),
+        order.traceparent,
+        time.time(),
+    )
 
 
 def _insert_events(connection: sqlite3.Connection, events: Sequence[RunEvent]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from registries.contracts.generation import Message
 from registries.contracts.runs import RunEvent, RunOrder, RunResult
 
 
@@ -19,8 +20,11 @@ class Store(Protocol):
         """Write the run as ``queued``; it is committed when this returns. Conflict for a run_id that exists."""
         ...
 
-    async def mark_started(self, run_id: str) -> bool:
-        """``queued`` → ``running``; False when the run is not queued (unknown, taken, or ended)."""
+    async def claim(self, order: RunOrder, flow_version: str, events: Sequence[RunEvent] = ()) -> bool:
+        """``queued`` → ``running`` with its first events in one commit, accepting the run if nobody has.
+
+        False, with nothing written, when the run is not queued: another runner has it, or it ended.
+        """
         ...
 
     async def append_events(self, events: Sequence[RunEvent]) -> None:
@@ -40,6 +44,10 @@ class Store(Protocol):
 
     async def events(self, run_id: str, tenant: str, after: int = 0) -> list[RunEvent]:
         """Durable events with seq > after, in order."""
+        ...
+
+    async def history(self, conversation_id: str, tenant: str, limit: int) -> list[Message]:
+        """Questions and answers of the conversation's completed runs: the last ``limit`` messages, newest last."""
         ...
 
     async def mark_interrupted(self, reason: str) -> int:

@@ -19,16 +19,22 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Conflict, StoreError, ValidationError
 from registries.contracts.runs import RunEvent, RunOrder, RunRequest, RunResult
 
-URLS: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite://{folder / 'a folder' / 'runs.db'}"}
+URLS: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda folder: f"sqlite://{folder / 'a folder' / 'runs.db'}"
+}
 
 
 def order(run_id: str, tenant: str = "default") -> RunOrder:
     request = RunRequest(prompt="What is 48 + 37? – “quoted”", flow_type="challenge", metadata={"k": "ä"})
-    return RunOrder(run_id=run_id, request_id=f"req-{run_id}", request=request, deadline_s=30, tenant=tenant, user="u")
+    return RunOrder(
+        run_id=run_id, request_id=f"req-{run_id}", request=request, deadline_s=30, tenant=tenant, user="u"
+    )
 
 
 def event(run_id: str, seq: int, type: str = "node.completed") -> RunEvent:
-    return RunEvent(run_id=run_id, seq=seq, time=1.5, type=type, node="creator", data={"text": "85", "n": [1, None]})
+    return RunEvent(
+        run_id=run_id, seq=seq, time=1.5, type=type, node="creator", data={"text": "85", "n": [1, None]}
+    )
 
 
 def result(run_id: str, status: str = "completed") -> RunResult:
@@ -74,9 +80,9 @@ async def test_a_tenant_sees_its_own_runs_only(store: Store) -> None:
 
 async def test_life_of_a_run(store: Store) -> None:
     await store.accept(order("r1"), "v1")
-    assert await store.mark_started("r1")
-    assert not await store.mark_started("r1")
-    await store.append_events([event("r1", 1, "run.started"), event("r1", 2)])
+    assert await store.claim(order("r1"), "v1", [event("r1", 1, "run.started")])
+    assert not await store.claim(order("r1"), "v1", [event("r1", 9, "run.started")])
+    await store.append_events([event("r1", 2)])
     assert await store.finish("r1", result("r1"), [event("r1", 3, "run.completed")])
     run = await store.get("r1", "default")
     assert run is not None and run["status"] == "completed"
@@ -88,6 +94,35 @@ async def test_life_of_a_run(store: Store) -> None:
     assert [e.seq for e in await store.events("r1", "default", after=2)] == [3]
 
 
+async def test_a_claim_accepts_a_run_that_nobody_has(store: Store) -> None:
+    claims = await asyncio.gather(*(store.claim(order("r1"), "v1") for _ in range(5)))
+    assert sorted(claims) == [False] * 4 + [True]
+    run = await store.get("r1", "default")
+    assert run is not None and run["status"] == "running"
+
+
+async def test_history_is_the_conversation_of_this_tenant(store: Store) -> None:
+    for number, tenant, conversation in (
+        (1, "a", "c"),
+        (2, "a", "c"),
+        (3, "b", "c"),
+        (4, "a", "other"),
+        (5, "a", "c"),
+    ):
+        asked = order(f"r{number}", tenant)
+        request = asked.request.model_copy(update={"prompt": f"q{number}", "conversation_id": conversation})
+        await store.accept(asked.model_copy(update={"request": request}), "v1")
+        if number != 5:
+            await store.finish(f"r{number}", result(f"r{number}").model_copy(update={"answer": f"a{number}"}))
+    turns = await store.history("c", "a", 20)
+    assert [(t.role, t.content) for t in turns] == [
+        ("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2"),
+    ]  # fmt: skip
+    assert [t.content for t in await store.history("c", "a", 1)] == ["a2"]
+    assert await store.history("c", "a", 0) == []
+    assert await store.history("nothing", "a", 5) == []
+
+
 async def test_the_first_terminal_state_stays(store: Store) -> None:
     await store.accept(order("r1"), "v1")
     assert await store.finish("r1", result("r1", "cancelled"), [event("r1", 1, "run.cancelled")])
@@ -95,7 +130,7 @@ async def test_the_first_terminal_state_stays(store: Store) -> None:
     run = await store.get("r1", "default")
     assert run is not None and run["status"] == "cancelled"
     assert [e.seq for e in await store.events("r1", "default")] == [1]
-    assert not await store.mark_started("r1")
+    assert not await store.claim(order("r1"), "v1")
 
 
 async def test_a_commit_with_a_bad_row_writes_nothing(store: Store) -> None:
@@ -115,8 +150,7 @@ async def test_a_commit_with_a_bad_row_writes_nothing(store: Store) -> None:
 async def test_interrupted_runs_fail_with_the_cause(store: Store) -> None:
     for run_id in ("queued", "running", "done"):
         await store.accept(order(run_id), "v1")
-    await store.mark_started("running")
-    await store.append_events([event("running", 1, "run.started")])
+    await store.claim(order("running"), "v1", [event("running", 1, "run.started")])
     await store.finish("done", result("done"), [event("done", 1, "run.completed")])
     assert await store.mark_interrupted("the runtime ended while the run was under way") == 2
     assert await store.mark_interrupted("again") == 0
@@ -239,7 +273,9 @@ class TestSQLite:
             await open_store(RuntimeConfig(home=str(tmp_path), store_url=f"sqlite://{blocker}/runs.db"))
 
     async def test_a_file_that_is_no_database_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "parley.db").write_text("this is not a database, by any means, and long enough to be read" * 50)
+        (tmp_path / "parley.db").write_text(
+            "this is not a database, by any means, and long enough to be read" * 50
+        )
         with pytest.raises(StoreError, match="not a database"):
             await open_store(RuntimeConfig(home=str(tmp_path)))
 
@@ -258,7 +294,9 @@ class TestSQLite:
         connection = store._connection  # type: ignore[attr-defined]
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
-        big = order("big").model_copy(update={"request": RunRequest(prompt="x" * 100_000, flow_type="linear")})
+        big = order("big").model_copy(
+            update={"request": RunRequest(prompt="x" * 100_000, flow_type="linear")}
+        )
         with pytest.raises(StoreError, match="full"):
             await store.accept(big, "v1")
         assert await store.get("big", "default") is None

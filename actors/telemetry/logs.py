@@ -1,0 +1,85 @@
+"""structlog as JSON lines: one object a line, with request_id and run_id wherever they are bound."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from actors.telemetry.redaction import Redactor
+from registries.contracts.config import RuntimeConfig
+
+PACKAGES = ("serve_app", "actors", "flows", "registries")
+LOG_FOLDER = "logs"
+
+
+def configure_logging(config: RuntimeConfig, component: str) -> Path:
+    """Send this process's lines to stderr and to ``PARLEY_HOME/logs/<component>.jsonl``; the file's path.
+
+    Call it once, first thing in a process. Both structlog and the standard loggers of our packages are
+    covered; others' loggers are left alone. The file is opened for appending, so that several processes of
+    one component share it line by line, and a rotation that copies and truncates it works.
+    """
+    folder = Path(config.home) / LOG_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{component}.jsonl"
+    handler = logging.FileHandler(path, encoding="utf-8")
+    console = logging.StreamHandler(sys.stderr)
+    formatter = _formatter(Redactor.of(config), component, config.instance)
+    for target in (handler, console):
+        target.setFormatter(formatter)
+    level = getattr(logging, config.log_level.upper(), logging.INFO)
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+            old.close()
+        logger.addHandler(handler)
+        logger.addHandler(console)
+        logger.setLevel(level)
+        logger.propagate = False
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return path
+
+
+def bound(**facts: str) -> AbstractContextManager[Any]:
+    """Bind request_id, run_id … to every line of this task (and of the tasks it starts) inside the block."""
+    return structlog.contextvars.bound_contextvars(**facts)
+
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def _formatter(redactor: Redactor, component: str, instance: str) -> logging.Formatter:
+    def stamp(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        event.setdefault("component", component)
+        event.setdefault("instance", instance)
+        return event
+
+    def redact(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        return {name: redactor.value(value, name) for name, value in event.items()}
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.PositionalArgumentsFormatter()],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            stamp,
+            redact,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+    )
