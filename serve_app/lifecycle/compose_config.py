@@ -1,0 +1,91 @@
+"""From settings to the configuration of one runtime, checked against the registries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from registries.catalog import Catalog
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import ValidationError
+from registries.loader import load_catalog
+from serve_app.lifecycle.runtime_home import RuntimeHome
+from serve_app.settings import Settings
+
+_ROLES = ("light", "balanced", "strong")
+_ALWAYS_PASSED = frozenset({"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "LANGSMITH_API_KEY"})
+_PROVIDER_KEYS = (("OPENAI_API_KEY", "openai"), ("ANTHROPIC_API_KEY", "anthropic"), ("GOOGLE_API_KEY", "google"))
+
+
+def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> RuntimeConfig:
+    """The whole configuration; raises ValidationError naming every setting that the registries contradict."""
+    config = settings.runtime_config(instance=instance, api_key=settings.api_key or home.admin_key())
+    catalog = load_catalog(config)
+    config = with_default_provider(config, catalog, explicit="DEFAULT_PROVIDER" in settings.given)
+    check_names(config, catalog)
+    wanted = _ALWAYS_PASSED | {model.api_key_env for model in catalog.models if model.api_key_env}
+    keys = {name: key for name, key in config.provider_keys.items() if name in wanted}
+    return config.model_copy(update={"provider_keys": keys})
+
+
+def with_default_provider(config: RuntimeConfig, catalog: Catalog, *, explicit: bool) -> RuntimeConfig:
+    """A provider whose key is there is used instead of the embedded models, unless somebody chose otherwise.
+
+    An own model (PARLEY_MODEL) goes before keys, an explicit DEFAULT_PROVIDER before both.
+    """
+    provider = config.default_provider
+    if not explicit and not config.extra_models:
+        offered = {model.provider for model in catalog.list_models()}
+        having = [name for variable, name in _PROVIDER_KEYS if config.provider_keys.get(variable) and name in offered]
+        provider = having[0] if having else provider
+    if provider == config.default_provider and (provider == "local" or config.tiers):
+        return config
+    tiers = provider_tiers(catalog, provider)
+    return config.model_copy(update={"default_provider": provider, "tiers": tiers or config.tiers})
+
+
+def provider_tiers(catalog: Catalog, provider: str) -> dict[str, str]:
+    """The provider's best model for each tier; a tier it does not have gets its strongest one."""
+    offered = sorted((m for m in catalog.list_models() if m.provider == provider), key=lambda m: m.quality)
+    if not offered:
+        return {}
+    by_tier = {model.tier: model.key for model in offered if model.tier}
+    return {role: by_tier.get(role, offered[-1].key) for role in _ROLES}
+
+
+def check_names(config: RuntimeConfig, catalog: Catalog) -> None:
+    """Raise one ValidationError for all settings that name what no registry has."""
+    problems = []
+    providers = sorted({model.provider for model in catalog.models})
+    if config.default_provider not in providers:
+        problems.append(_unknown("DEFAULT_PROVIDER", config.default_provider, providers))
+    if config.default_strategy not in catalog.strategies:
+        problems.append(_unknown("DEFAULT_STRATEGY", config.default_strategy, catalog.strategies.names()))
+    local = sorted(model.key for model in catalog.models if model.is_local)
+    problems += [_unknown("PARLEY_MODELS", key, local) for key in config.models if key not in local]
+    if problems:
+        raise ValidationError("wrong configuration:\n" + "\n".join(problems), param=problems[0].split("=")[0].strip())
+
+
+def _unknown(name: str, value: str, allowed: list[str]) -> str:
+    return f"  {name}={value!r} is not allowed. Allowed: {', '.join(allowed)}"
+
+
+def read_config(home: RuntimeHome) -> RuntimeConfig | None:
+    """The configuration of the running runtime; None when there is none to read."""
+    try:
+        return RuntimeConfig.model_validate_json(Path(home.config_file).read_bytes())
+    except (OSError, pydantic.ValidationError):
+        return None
+
+
+def changed_fields(running: RuntimeConfig, wanted: RuntimeConfig) -> list[str]:
+    """Names of the fields that differ, sorted; never their values, some are secrets."""
+    before, after = _comparable(running), _comparable(wanted)
+    return sorted(name for name in before if before[name] != after[name])
+
+
+def _comparable(config: RuntimeConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"instance"})
