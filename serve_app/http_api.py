@@ -1,0 +1,106 @@
+"""The ASGI application: routes, error handlers and the layers around them."""
+
+from __future__ import annotations
+
+import difflib
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from registries.contracts.errors import NotFound, ParleyError, ValidationError
+from serve_app.auth import KeyCheck
+from serve_app.error_response import error_response
+from serve_app.errors import MethodNotAllowed, as_parley_error
+from serve_app.middleware.admission import Admission
+from serve_app.middleware.authentication import Authentication
+from serve_app.middleware.envelope import Envelope
+from serve_app.openapi import install_openapi
+from serve_app.request_facts import facts_of
+from serve_app.routes.catalogue import catalogue_routes
+from serve_app.routes.docs import docs_routes
+from serve_app.routes.inference import inference_routes
+from serve_app.routes.operations import operations_routes
+from serve_app.routes.orchestrate import orchestrate_routes
+from serve_app.services import Services
+
+
+def create_api(services: Services, echo_request_id: bool = True) -> ASGIApp:
+    """The whole front door: Envelope → Authentication → Admission → routes.
+
+    Authentication and admission come before anything of a body is read. Raises ValidationError when the
+    configuration has no API key.
+    """
+    keys = KeyCheck(services.config.api_key)
+    admitted = Admission(_routes(services), services.config.max_ongoing_requests)
+    return Envelope(Authentication(admitted, keys), echo_request_id)
+
+
+def _routes(services: Services) -> FastAPI:
+    app = FastAPI(
+        title="Parley",
+        version=services.version,
+        description="Several models draft, criticise, vote and merge.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    # In the order of their traffic: routes are matched one after another.
+    for router in (
+        inference_routes(services),
+        orchestrate_routes(services),
+        operations_routes(services),
+        catalogue_routes(services),
+        docs_routes(),
+    ):
+        app.include_router(router)
+    app.add_exception_handler(ParleyError, _known)
+    app.add_exception_handler(HTTPException, _routing)
+    app.add_exception_handler(RequestValidationError, _wrong_parameters)
+    app.add_exception_handler(Exception, _unknown)
+    install_openapi(app)
+    return app
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ParleyError)
+    return error_response(error, facts_of(request.scope).request_id)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """The 500; Starlette raises the error again afterwards, and the Envelope logs it."""
+    return error_response(as_parley_error(error), facts_of(request.scope).request_id)
+
+
+async def _routing(request: Request, error: Exception) -> Response:
+    """Unknown routes and wrong methods, in our shape."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    shown: ParleyError
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        shown = MethodNotAllowed(f"{method} is not allowed on {path}; allowed: {allowed}", param="method")
+    elif error.status_code == 404:
+        shown = NotFound(_unknown_route(request.app, method, path), param="path")
+    else:
+        shown = ValidationError(str(error.detail))
+    response = error_response(shown, facts_of(request.scope).request_id)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _unknown_route(app: FastAPI, method: str, path: str) -> str:
+    known = sorted({route.path for route in app.routes if hasattr(route, "path")})
+    near = difflib.get_close_matches(path, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no route {method} {path}.{hint} All routes: /docs"
+
+
+async def _wrong_parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    shown = ValidationError(f"{field!r}: {problem['msg']}", param=field)
+    return error_response(shown, facts_of(request.scope).request_id)

@@ -1,0 +1,63 @@
+"""What the routes stand on, as protocols, so that they run without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from registries.catalog import Catalog
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
+from registries.specs import FlowSpec
+from serve_app.run_dispatch import RunDispatch
+
+
+class Gateway(Protocol):
+    """Models (actors.gateway.provider_gateway.ProviderGateway)."""
+
+    async def generate(self, request: GenerationRequest) -> GenerationResult: ...
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk | GenerationResult]: ...
+
+    def snapshot(self) -> Mapping[str, Any]: ...
+
+
+class RunReader(Protocol):
+    """The part of the store that reading a run needs."""
+
+    async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None: ...
+
+
+class Cluster(Protocol):
+    """Facts about the whole cluster; may be a second old, never block the event loop."""
+
+    async def readiness(self) -> Mapping[str, Any]:
+        """``{"status": "ready"|"loading"|"failed", "parts": {name: {"state", "reason"}}}``."""
+        ...
+
+    async def deployments(self) -> Mapping[str, Any]:
+        """Replicas, states and queues of every deployment, by application."""
+        ...
+
+    async def machine(self) -> Mapping[str, Any]:
+        """CPU, memory and VRAM of the nodes."""
+        ...
+
+    async def metrics_page(self) -> str:
+        """Prometheus text of the whole cluster."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may use. ``mermaid`` draws a flow's compiled graph."""
+
+    config: RuntimeConfig
+    catalog: Catalog
+    gateway: Gateway
+    runs: RunDispatch
+    run_reader: RunReader
+    cluster: Cluster
+    mermaid: Callable[[FlowSpec], str]
+    version: str

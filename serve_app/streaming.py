@@ -1,0 +1,167 @@
+"""Streams to SSE: direct mode's chunks and runs' events, heartbeats, and errors in our shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from registries.contracts.generation import GenerationChunk, GenerationResult
+from registries.contracts.runs import RunEvent
+from serve_app.errors import as_parley_error, error_body, error_fact
+from serve_app.sse import HEARTBEAT, frame
+
+HEARTBEAT_S = 15.0
+"""Below the 60 s after which common proxies and browsers give up on a silent connection."""
+
+
+class Frames(Protocol):
+    """An iterator of frames that can be closed; every async generator is one."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class EventStream(Response):
+    """An SSE response fed by an iterator of frames.
+
+    The iterator is closed when the client goes away (the server cancels us, or sending fails). An error
+    inside it becomes ``event: error`` with our shape: the status line is long gone.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: Frames, request_id: str, heartbeat_s: float = HEARTBEAT_S) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._frames = frames
+        self._request_id = request_id
+        self._heartbeat_s = heartbeat_s
+        self._sent_at = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        beats = asyncio.create_task(self._beat(send))
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            await self._send_all(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            beats.cancel()
+            await self._frames.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        try:
+            async for data in self._frames:
+                await self._send(send, data)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes an error of our tree
+            known = as_parley_error(error)
+            if known is not error:
+                structlog.stdlib.get_logger("serve_app.http").exception("stream_failed")
+            await self._send(send, frame("error", error_body(error_fact(known), self._request_id)))
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        try:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError as error:
+            raise ClientDisconnect from error
+
+    async def _beat(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
+        while True:
+            due_at = self._sent_at + self._heartbeat_s
+            if loop.time() >= due_at:
+                await self._send(send, HEARTBEAT)
+            else:
+                await asyncio.sleep(due_at - loop.time())
+
+
+class StartedFrames:
+    """Frames whose first one is already being waited for (see ``start_frames``)."""
+
+    def __init__(self, first: asyncio.Task[bytes], rest: Frames) -> None:
+        self._first: asyncio.Task[bytes] | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is None:
+            return await anext(self._rest)
+        first = await self._first
+        self._first = None
+        return first
+
+    async def aclose(self) -> None:
+        """Cancel what is awaited and close the source; idempotent."""
+        if self._first is not None and not self._first.done():
+            self._first.cancel()
+            await asyncio.wait({self._first})
+        await self._rest.aclose()
+
+
+async def start_frames(frames: Frames, patience_s: float) -> Frames:
+    """The same frames, once the first is there or ``patience_s`` are over.
+
+    An error before the first frame is raised here, so that it can still be an HTTP status. Cancelling
+    closes the source.
+    """
+    first: asyncio.Task[bytes] = asyncio.create_task(_next(frames))
+    begun = StartedFrames(first, frames)
+    try:
+        await asyncio.wait({first}, timeout=patience_s)
+        if first.done():
+            first.result()
+    except BaseException:
+        await begun.aclose()
+        raise
+    return begun
+
+
+async def _next(frames: Frames) -> bytes:
+    try:
+        return await anext(frames)
+    except StopAsyncIteration:
+        # A task cannot end in StopAsyncIteration's place; an empty frame writes nothing.
+        return b""
+
+
+async def generation_frames(items: AsyncIterator[GenerationChunk | GenerationResult]) -> AsyncIterator[bytes]:
+    """``event: token`` with ``{"text"}`` for every chunk, then ``event: result`` with the whole."""
+    try:
+        async for item in items:
+            if isinstance(item, GenerationResult):
+                yield frame("result", item.model_dump_json().encode())
+            else:
+                yield frame("token", json.dumps({"text": item.text}, ensure_ascii=False).encode())
+    finally:
+        # Closing here, not when the collector comes by, is what frees the engine's slot at once.
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def run_frames(batches: AsyncIterator[Sequence[RunEvent]]) -> AsyncIterator[bytes]:
+    """``event: <type>``, ``id: <seq>``, the RunEvent as data; one write for a whole batch."""
+    try:
+        async for batch in batches:
+            yield b"".join(frame(event.type, event.model_dump_json().encode(), event.seq) for event in batch)
+    finally:
+        close = getattr(batches, "aclose", None)
+        if close is not None:
+            await close()
