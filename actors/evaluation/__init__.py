@@ -1,0 +1,1 @@
+"""Batch evaluation: a dataset through flows, single models and plain voting, on the running cluster."""

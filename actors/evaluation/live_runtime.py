@@ -1,0 +1,127 @@
+"""The running cluster as an evaluation sees it: its FlowRunner, its gateway, its registry, its store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import ray
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+
+from actors.evaluation.patience import LostCall
+from actors.gateway.open_gateway import open_gateway
+from actors.ray_flags import NAMESPACE
+from actors.stores.open_store import open_store
+from actors.stores.store import Store
+from registries.catalog import Catalog
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import CapacityError, InternalError, NotFound, ParleyError, ValidationError
+from registries.contracts.generation import GenerationRequest, GenerationResult
+from registries.contracts.runs import TERMINAL_EVENTS, RunOrder, RunResult
+from registries.loader import load_catalog
+
+APP, RUNNER = "parley", "FlowRunner"
+_CONFIG_IN_HOME = Path("run") / "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRuntime:
+    """What the arms need. ``run`` raises CapacityError (queues full) and LostCall (the runner died)."""
+
+    config: RuntimeConfig
+    catalog: Catalog
+    run: Callable[[RunOrder], Awaitable[RunResult]]
+    generate: Callable[[GenerationRequest], Awaitable[GenerationResult]]
+
+
+def find_config(given: Path | None, environment: dict[str, str]) -> Path:
+    """The RuntimeConfig that ``parley up`` wrote: ``given``, else the one in PARLEY_HOME.
+
+    A job has PARLEY_HOME where its cluster was started with it; otherwise the token's path, which every
+    process of the cluster has, names the same folder.
+    """
+    if given is not None:
+        return given
+    home = environment.get("PARLEY_HOME")
+    token = environment.get("RAY_AUTH_TOKEN_PATH")
+    folder = Path(home) if home else Path(token).parent if token else Path.home() / ".parley"
+    return folder / _CONFIG_IN_HOME
+
+
+def read_config(path: Path) -> RuntimeConfig:
+    """Raises NotFound without a running runtime, ValidationError for a file that is no configuration."""
+    try:
+        return RuntimeConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise NotFound(
+            f"no runtime was found: {path} cannot be read ({error.strerror}). Start one with `parley up`, "
+            "or name its configuration with --config",
+            param="config",
+        ) from None
+    except pydantic.ValidationError:
+        # the file holds keys: nothing of it is repeated
+        raise ValidationError(
+            f"{path} is no configuration of this version's runtime", param="config"
+        ) from None
+
+
+@asynccontextmanager
+async def attached(config_path: Path) -> AsyncIterator[LiveRuntime]:
+    """Attach to the cluster, and let go of it in the end; NotFound when nothing of ours runs there."""
+    config = read_config(config_path)
+    catalog = load_catalog(config)
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), namespace=NAMESPACE, log_to_driver=False)
+        handle = serve.get_deployment_handle(RUNNER, app_name=APP)
+    except (ConnectionError, RuntimeError, RayError, RayServeException) as error:
+        raise NotFound(
+            f"no runtime was found on the cluster: {first_line(error)}", param="address"
+        ) from error
+    gateway = await open_gateway(config, catalog)
+    store = await open_store(config)
+    try:
+        yield LiveRuntime(config, catalog, RunCaller(handle, store, catalog), gateway.generate)
+    finally:
+        await store.close()
+        await gateway.aclose()
+        ray.shutdown()
+
+
+class RunCaller:
+    """A run by the FlowRunner that serves everybody: committed first, as the front door does it."""
+
+    def __init__(self, handle: Any, store: Store, catalog: Catalog) -> None:
+        self._handle = handle.options(stream=True)
+        self._store = store
+        self._catalog = catalog
+
+    async def __call__(self, order: RunOrder) -> RunResult:
+        """The whole result; cancelling stops the run, for the order says so."""
+        flow = self._catalog.flows.get(order.request.flow_type)
+        await self._store.accept(order, flow.version)
+        try:
+            async for events in self._handle.run.remote(order):
+                for event in events:
+                    if event.type in TERMINAL_EVENTS:
+                        return RunResult.model_validate(event.data["result"])
+        except ParleyError:
+            raise
+        except BackPressureError as error:
+            raise CapacityError("the runners' queues are full", retry_after_s=1.0) from error
+        except (RayActorError, DeploymentUnavailableError) as error:
+            raise LostCall("the runner of this item died") from error
+        except RayError as error:
+            raise InternalError(f"the run ended outside the error tree: {first_line(error)}") from error
+        raise LostCall("the runner ended the stream before the run's end")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, for an error of Ray's carries the remote stack behind it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
