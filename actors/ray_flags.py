@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import ValidationError
 
 NAMESPACE = "parley"
 LOGICAL_CPUS = 32
@@ -32,7 +31,7 @@ RAYLET, SERVE, PYTHON, AUTH = "raylet", "serve", "python", "auth"
 
 @dataclass(frozen=True, slots=True)
 class RayFlag:
-    """One flag: where Ray reads it (``raylet``: its binary; Serve's constants; the package), and why we set it."""
+    """One flag: where Ray reads it (raylet binary, Serve constants, package), and why we set it."""
 
     name: str
     read_by: str
@@ -117,18 +116,6 @@ def private_dir(config: RuntimeConfig) -> Path:
     return Path("/tmp") / f"parley-{hashlib.sha256(owner.encode()).hexdigest()[:10]}"
 
 
-def make_private_dir(config: RuntimeConfig) -> Path:
-    """Make the folder, for its owner alone; raises ValidationError when somebody else's is in its place."""
-    folder = private_dir(config)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise ValidationError(
-            f"{folder} belongs to somebody else; remove it or set another PARLEY_HOME", param="home"
-        )
-    folder.chmod(0o700)
-    return folder
-
-
 def token_path(config: RuntimeConfig) -> Path:
     """Where the cluster's token is (see actors.ray_token)."""
     return Path(config.home) / TOKEN_FILE
@@ -139,6 +126,7 @@ def ray_environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
     haproxy = private_dir(config)
     return {
         INSTANCE_MARKER: config.instance,
+        "PATH": _program_path(),
         "PYTHONPATH": _python_path(),
         "LANGGRAPH_STRICT_MSGPACK": "true",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -186,6 +174,8 @@ def head_arguments(config: RuntimeConfig, ports: RayPorts) -> list[str]:
         f"--num-cpus={max(LOGICAL_CPUS, 4 * (os.cpu_count() or 1))}",
         f"--temp-dir={private_dir(config)}",
         "--disable-usage-stats",
+        # 85 MB to copy workers' output to drivers; ours is in files, and in the dashboard, without it.
+        "--include-log-monitor=false",
         "--log-style=record",
         "--log-color=false",
     ]
@@ -206,3 +196,10 @@ def _python_path() -> str:
     root = str(Path(__file__).resolve().parent.parent)
     inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
     return os.pathsep.join([root, *inherited])
+
+
+def _program_path() -> str:
+    """Our interpreter's folder first: `ray job submit -- python …` finds the Python that has the packages."""
+    ours = str(Path(sys.executable).parent)
+    inherited = [p for p in os.environ.get("PATH", os.defpath).split(os.pathsep) if p and p != ours]
+    return os.pathsep.join([ours, *inherited])
