@@ -11,7 +11,7 @@ from typing import Protocol
 
 from actors.evaluation.arms import Arm, ArmSettings, FlowArm, FlowRun, Generate, VoteArm
 from actors.evaluation.command_line import Options, check_names
-from actors.evaluation.dataset import Sample, digest_of_samples, load_dataset
+from actors.evaluation.dataset import Sample, digest_of_samples, find_dataset, load_dataset
 from actors.evaluation.evaluation import Evaluation
 from actors.evaluation.patience import Patience
 from actors.evaluation.plan import Plan, read_plan, write_atomically
@@ -57,7 +57,7 @@ async def evaluate(options: Options, runtime: Runtime, say: Say, here: Path) -> 
     there is by then is written all the same.
     """
     check_names(options, runtime.catalog)
-    samples = await asyncio.to_thread(load_dataset, here / options.dataset, options.limit)
+    samples = await asyncio.to_thread(load_dataset, find_dataset(options.dataset, here), options.limit)
     out = output_folder(options.out, here, Path(runtime.config.home))
     say(f"evaluation: {len(samples)} samples, results in {out}")
     batch = Batch(options, runtime, samples, out, say)

@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("--dataset", type=Path, required=True, help="JSON lines: id, input, target, metadata")
+    add(
+        "--dataset",
+        type=Path,
+        required=True,
+        help="JSON lines (id, input, target, metadata), or a data set of the package",
+    )
     add(
         "--out", type=Path, required=True, help="folder of results.jsonl, summary.md, summary.json, plan.json"
     )

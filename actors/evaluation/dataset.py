@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import json
 from collections.abc import Iterable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,28 @@ class Sample(Frozen):
         """``metadata.category``, by which the summary is also broken down."""
         value = self.metadata.get("category")
         return None if value is None else str(value)
+
+
+def find_dataset(given: Path, here: Path) -> Path:
+    """The file ``given``, relative to ``here``, or the data set of this name that the package carries.
+
+    Raises ValidationError naming the data sets there are when it is neither.
+    """
+    path = here / given
+    if path.exists():
+        return path
+    carried = {Path(each.name).stem: each for each in _carried().iterdir() if each.name.endswith(".jsonl")}
+    if str(given) not in carried:
+        names = ", ".join(sorted(carried))
+        raise ValidationError(
+            f"dataset {given}: there is no file {path}, and the data sets of the package are: {names}",
+            param="dataset",
+        )
+    return Path(str(carried[str(given)]))
+
+
+def _carried() -> Traversable:
+    return importlib.resources.files("registries").joinpath("data", "datasets")
 
 
 def load_dataset(path: Path, limit: int | None = None) -> list[Sample]:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.evaluation.dataset import MAX_PROBLEMS_SHOWN, Sample, digest_of_samples, load_dataset
+from actors.evaluation.dataset import (
+    MAX_PROBLEMS_SHOWN,
+    Sample,
+    digest_of_samples,
+    find_dataset,
+    load_dataset,
+)
 from registries.contracts.errors import ValidationError
 
 
@@ -81,6 +87,15 @@ def test_empty_files_are_refused(tmp_path: Path, content: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"nowhere\.jsonl: cannot be read: No such file"):
         load_dataset(tmp_path / "nowhere.jsonl")
+
+
+def test_the_package_carries_data_sets_by_name(tmp_path: Path) -> None:
+    carried = find_dataset(Path("arithmetic_heldout"), tmp_path)
+    assert len(load_dataset(carried)) == 500
+    own = written(tmp_path, '{"id": "a", "input": "x"}')
+    assert find_dataset(Path(own.name), tmp_path) == own
+    with pytest.raises(ValidationError, match=r"there is no file .*nothing, and .*: arithmetic_heldout"):
+        find_dataset(Path("nothing"), tmp_path)
 
 
 def test_the_digest_sees_question_and_target_only() -> None:
