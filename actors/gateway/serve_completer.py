@@ -1,0 +1,141 @@
+"""A model behind a Serve deployment (ModelReplica or RemoteAdapter), as a Completer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ray import serve
+
+from actors.gateway.faults import LOADING, REPLICA_LOST
+from actors.gateway.ray_errors import from_ray
+from actors.gateway.serve_readiness import ServeReadiness
+from registries.contracts.engine import EngineCall, EngineResult
+from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
+from registries.contracts.generation import GenerationChunk
+from registries.specs import ModelSpec
+
+LOADING_RETRY_AFTER_S = 1.0
+"""Interval at which a model that still loads is looked at again."""
+
+
+class ServeCompleter:
+    """Calls ``complete`` and ``stream`` of one deployment; ``stream`` there yields lists of items.
+
+    Raises CapacityError with context ``loading`` while no replica runs, ProviderError(refused) when the
+    application failed to start. Cancelling a call, or closing the stream, cancels the request at its replica.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        app_name: str,
+        deployment: str,
+        readiness: ServeReadiness,
+        get_handle: Callable[[str, str], Any] = serve.get_deployment_handle,
+    ) -> None:
+        self._spec = spec
+        self._app = app_name
+        self._deployment = deployment
+        self._readiness = readiness
+        self._get_handle = get_handle
+        self._handle: Any = None
+        self._streaming: Any = None
+        self._ready = False
+        self._live: dict[str, Any] = {}
+
+    async def complete(self, call: EngineCall) -> EngineResult:
+        """See Completer."""
+        await self._ensure_ready()
+        response = self._handle.complete.remote(call)
+        self._live[call.request_id] = response
+        try:
+            answer: EngineResult = await response
+            return answer
+        except asyncio.CancelledError as error:
+            response.cancel()
+            self._ready = False
+            if _cancelled_by_caller():
+                raise
+            raise self._translated(error) from error
+        except Exception as error:
+            raise self._translated(error) from error
+        finally:
+            self._live.pop(call.request_id, None)
+
+    async def stream(self, call: EngineCall) -> AsyncIterator[GenerationChunk | EngineResult]:
+        """See Completer."""
+        await self._ensure_ready()
+        responses = self._streaming.stream.remote(call)
+        self._live[call.request_id] = responses
+        ended = False
+        try:
+            async for items in responses:
+                for item in items:
+                    yield item
+            ended = True
+        except asyncio.CancelledError as error:
+            self._ready = False
+            if _cancelled_by_caller():
+                raise
+            raise self._translated(error) from error
+        except Exception as error:
+            raise self._translated(error) from error
+        finally:
+            self._live.pop(call.request_id, None)
+            if not ended:
+                responses.cancel()
+
+    async def abort(self, request_id: str) -> None:
+        """See Completer; cancels the request at its replica."""
+        response = self._live.pop(request_id, None)
+        if response is not None:
+            response.cancel()
+
+    async def _ensure_ready(self) -> None:
+        if self._ready:
+            return
+        app = await self._readiness.state(self._app)
+        if app.state == "failed":
+            raise ProviderError(
+                f"model {self._spec.key!r} failed to load: {_first_line(app.message)}",
+                Fault.REFUSED,
+                self._spec.provider,
+                self._spec.key,
+                context={REPLICA_LOST: True},
+            )
+        if app.state != "ready":
+            raise CapacityError(
+                f"model {self._spec.key!r} is still loading; /api/ready shows its progress",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+                context={LOADING: True},
+            )
+        if self._handle is None:
+            await self._open_handle()
+        self._ready = True
+
+    async def _open_handle(self) -> None:
+        try:
+            # In a thread: Serve asks its controller, synchronously, whether the deployment exists.
+            self._handle = await asyncio.to_thread(self._get_handle, self._deployment, self._app)
+        except Exception as error:
+            raise from_ray(error, self._spec) from error
+        self._streaming = self._handle.options(stream=True)
+
+    def _translated(self, error: BaseException) -> ParleyError:
+        translated = from_ray(error, self._spec)
+        if translated.context.get(REPLICA_LOST):
+            # The next try looks at Serve's status first instead of queueing for a replica that is not there.
+            self._ready = False
+        return translated
+
+
+def _cancelled_by_caller() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _first_line(message: str) -> str:
+    """Serve's messages carry stack traces; their first line is for users."""
+    return (message.strip().splitlines() or ["no reason given"])[0][:300]

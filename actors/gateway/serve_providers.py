@@ -1,0 +1,31 @@
+"""The providers of a process inside the cluster."""
+
+from __future__ import annotations
+
+from actors.gateway.providers import (
+    MODEL_DEPLOYMENT,
+    REMOTE_APP,
+    REMOTE_DEPLOYMENT,
+    ProviderTable,
+    engine_in_process,
+)
+from actors.gateway.serve_completer import ServeCompleter
+from actors.gateway.serve_readiness import ServeReadiness
+from actors.model_replica import model_app_name
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.engine import Completer
+from registries.specs import ModelSpec
+
+
+def serve_providers(config: RuntimeConfig) -> ProviderTable:
+    """Local models by their ModelReplica's handle, litellm's by the RemoteAdapter's, URLs from here."""
+    readiness = ServeReadiness()
+
+    def make(spec: ModelSpec) -> Completer:
+        if spec.is_local:
+            return ServeCompleter(spec, model_app_name(spec.key), MODEL_DEPLOYMENT, readiness)
+        if spec.engine == "litellm":
+            return ServeCompleter(spec, REMOTE_APP, REMOTE_DEPLOYMENT, readiness)
+        return engine_in_process(spec, config)
+
+    return ProviderTable(make)
