@@ -203,12 +203,12 @@ class PromptVariant(Frozen):
 
 PromptSpec.model_rebuild()
 
-_PLACEHOLDER = re.compile(r"\{\{\s*([a-z][a-z0-9_]*)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*([a-z][a-z0-9_]*)\s*\}\}")
 
 
 def placeholders(text: str) -> set[str]:
     """Names used as ``{{name}}`` in the text."""
-    return set(_PLACEHOLDER.findall(text))
+    return set(PLACEHOLDER.findall(text))
 
 
 class NodeSpec(Frozen):

@@ -1,0 +1,53 @@
+"""Whether an order can run at all; to be asked before it is accepted, and again where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flows.roles import chosen_models
+from flows.state import AgentState
+from flows.state_transformers import first_state
+from flows.variables import question_of
+from registries.catalog import Catalog
+from registries.contracts.errors import NotFound, ValidationError
+from registries.contracts.runs import RunOrder
+from registries.specs import FlowSpec, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The first state, and the model key of each node (None: the gateway chooses)."""
+
+    state: AgentState
+    models: Mapping[str, str | None]
+
+    @property
+    def question(self) -> str:
+        """What is asked."""
+        return question_of(self.state)
+
+    def model_specs(self, catalog: Catalog) -> list[ModelSpec]:
+        """The models that are sure to be asked, for a scope notice."""
+        keys = dict.fromkeys(key for key in self.models.values() if key is not None)
+        return [catalog.get_model(key) for key in keys]
+
+
+def admit(order: RunOrder, flow: FlowSpec, catalog: Catalog) -> Admitted:
+    """Check inputs, version, strategy and models; raises ValidationError naming the field and what is allowed."""
+    request = order.request
+    if request.flow_version is not None and request.flow_version != flow.version:
+        message = f"flow_version {request.flow_version!r} is not the version of {flow.name!r} here: {flow.version}"
+        raise ValidationError(message, "flow_version")
+    if request.strategy is not None:
+        try:
+            catalog.strategies.get(request.strategy)
+        except NotFound as error:
+            raise ValidationError(error.message, "strategy") from error
+    state = first_state(order, flow, {flow.name, *catalog.flows.names()} - _others(order, flow))
+    return Admitted(state, chosen_models(flow, request, catalog))
+
+
+def _others(order: RunOrder, flow: FlowSpec) -> set[str]:
+    """An order for another flow must not run this one, even where both are registered."""
+    return {order.request.flow_type} - {flow.name}

@@ -1,0 +1,141 @@
+"""One visit of a node inside a run: events, placement, retries, and what the state keeps of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flows.nodes.run_payload import Visit, error_fact, run_visit
+from flows.node_task import NodeTask
+from flows.run_context import RunContext
+from flows.state import MEMORY_KEYS, AgentState, ErrorContext, visits_of
+from registries.contracts.errors import ParleyError
+from registries.contracts.runs import EventType, NodeResult, NodeTimings
+from registries.specs import NodeSpec
+
+_log = logging.getLogger(__name__)
+_EVENTS: dict[str, EventType] = {"completed": "node.completed", "failed": "node.failed", "skipped": "node.skipped"}
+
+
+class NodeFailed(Exception):
+    """A node failed that the flow cannot do without; ends the graph and never leaves flows."""
+
+    def __init__(self, result: NodeResult) -> None:
+        super().__init__(result.id)
+        self.result = result
+
+
+async def visit_node(state: AgentState, run: RunContext, node: NodeSpec) -> dict[str, Any]:
+    """Run the node once and return the state's update; raises NodeFailed where on_error is "fail"."""
+    visit = visits_of(state, node.id) + 1
+    if run.plan.starts_round(node.id):
+        await run.ports.events.emit("round.started", node.id, {"round": visit})
+    begun_s = run.elapsed_s()
+    attempt, done = 1, await _attempt(state, run, node, visit, 1)
+    while _again(done.result, node, attempt):
+        await _pause(run, node, attempt)
+        attempt += 1
+        done = await _attempt(state, run, node, visit, attempt)
+    timings = NodeTimings(started_s=begun_s, duration_s=run.elapsed_s() - begun_s)
+    result = done.result.model_copy(update={"timings": timings})
+    run.results.append(result)
+    await run.ports.events.emit(_EVENTS[result.status], node.id, result.model_dump(mode="json"), attempt)
+    _log_visit(run, result)
+    if result.status == "failed" and node.on_error == "fail":
+        raise NodeFailed(result)
+    return state_update(state, run, result, done, attempt)
+
+
+async def _attempt(state: AgentState, run: RunContext, node: NodeSpec, visit: int, attempt: int) -> Visit:
+    task = run.task(state, node, visit, attempt)
+    started = {"role": node.role or node.id, "kind": node.kind, "visit": visit, "model": task.model}
+    await run.ports.events.emit("node.started", node.id, started, attempt)
+    if node.placement == "inline":
+        return await run_visit(task, run.ports, run.catalog)
+    try:
+        return Visit(await run.ports.placement.run_node(task.model_dump(mode="json")))
+    except ParleyError as error:
+        return Visit(_placement_failed(task, error), type(error).__name__)
+
+
+def _placement_failed(task: NodeTask, error: ParleyError) -> NodeResult:
+    return NodeResult(
+        id=task.node.id,
+        role=task.node.role or task.node.id,
+        kind=task.node.kind,
+        visit=task.visit,
+        status="failed",
+        error=error_fact(error),
+    )
+
+
+def _again(result: NodeResult, node: NodeSpec, attempt: int) -> bool:
+    """Only a node that declares a policy is tried again here: calls are retried by the gateway already."""
+    if node.retry is None or result.error is None or not result.error.retryable:
+        return False
+    return attempt <= node.retry.max_retries
+
+
+async def _pause(run: RunContext, node: NodeSpec, attempt: int) -> None:
+    if node.retry is not None:
+        await run.ports.clock.sleep(min(node.retry.backoff_factor**attempt, node.retry.max_backoff_s))
+
+
+def state_update(
+    state: AgentState, run: RunContext, result: NodeResult, done: Visit, attempt: int = 1
+) -> dict[str, Any]:
+    """What the state keeps of a visit."""
+    update: dict[str, Any] = {
+        "results": [result.model_dump(mode="json")],
+        "signals": {result.id: list(result.data.get("signals", ()))},
+        "metrics": {result.id: figures_after(state["metrics"].get(result.id), result)},
+        "memory": {key: result.data[key] for key in MEMORY_KEYS if key in result.data},
+    }
+    if result.status == "completed":
+        update["outputs"] = {result.id: result.text}
+    if "score" in result.data:
+        update["scores"] = {result.id: float(result.data["score"])}
+    if "history" in result.data:
+        update["messages"] = list(result.data["history"])
+    if result.error is not None:
+        update["error_history"] = [_error_context(run, result, done, attempt)]
+        update["recovery_strategy"] = "continue"
+    return update
+
+
+def figures_after(before: dict[str, Any] | None, result: NodeResult) -> dict[str, Any]:
+    """The node's figures with this visit added."""
+    old = before or {}
+    return {
+        "visits": old.get("visits", 0) + 1,
+        "failed": old.get("failed", 0) + (result.status == "failed"),
+        "prompt_tokens": old.get("prompt_tokens", 0) + result.usage.prompt_tokens,
+        "completion_tokens": old.get("completion_tokens", 0) + result.usage.completion_tokens,
+        "cost_micro_usd": old.get("cost_micro_usd", 0) + result.usage.cost_micro_usd,
+        "duration_s": old.get("duration_s", 0.0) + result.timings.duration_s,
+        "model": result.model_resolved or old.get("model"),
+    }
+
+
+def _error_context(run: RunContext, result: NodeResult, done: Visit, attempt: int) -> ErrorContext:
+    return ErrorContext(
+        timestamp=run.ports.clock.time(),
+        error_type=done.error_type or "ParleyError",
+        error_message=result.error.message if result.error else "",
+        node_name=result.id,
+        retry_count=attempt - 1,
+        stack_trace=done.stack_trace,
+    )
+
+
+def _log_visit(run: RunContext, result: NodeResult) -> None:
+    facts = {
+        "node_name": result.id,
+        "workflow_id": run.order.run_id,
+        "request_id": run.order.request_id,
+        "status": result.status,
+        "duration": round(result.timings.duration_s, 6),
+        "input_size": result.usage.prompt_tokens,
+        "output_size": result.usage.completion_tokens,
+    }
+    _log.info("workflow_node_executed", extra=facts)
