@@ -1,0 +1,1 @@
+"""Engines: every source of tokens behind the Engine protocol."""

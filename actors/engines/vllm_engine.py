@@ -1,0 +1,356 @@
+"""vLLM in process: AsyncLLM with prefix caching, on a GPU where there is one, else its CPU build.
+
+The only file that imports vllm, and only in start(): the import takes seconds and hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from actors.engines.chat_prompt import encode_chat, refuse_attachments, room_for_answer
+from actors.engines.coalescing import StreamPace
+from actors.engines.deadline import Deadline
+from actors.engines.inflight import InFlight, Ticket
+from actors.engines.process_tree import children_of, end_processes
+from actors.engines.start_turn import start_turn
+from actors.engines.weights import model_config, resolve_weights, weights_bytes
+from actors.gpu import GpuReport, ensure_fits, read_gpus
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.engine import EngineCall, EngineResult, EngineStats
+from registries.contracts.errors import CancelledRun, CapacityError, Fault, ProviderError, ValidationError
+from registries.contracts.generation import FinishReason, GenerationChunk
+from registries.specs import ModelSpec
+
+_MB = 1024**2
+# Float32 is as fast as bfloat16 for models of this size on a CPU, and answers as Transformers does.
+_FLOAT32_BELOW_BYTES = 1024 * _MB
+_PROBE_TIMEOUT_S = 20.0
+_OPTIONS = frozenset(
+    {"dtype", "max_num_seqs", "kv_cache_mb", "gpu_memory_utilization", "tensor_parallel_size", "threads",
+     "enforce_eager", "quantization", "max_num_batched_tokens", "trust_remote_code"}
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What vLLM's stat logger last said."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_use: float = 0.0
+    tokens: int = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+            self.kv_cache_use = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            self.tokens += iteration_stats.num_generation_tokens
+
+    def log(self) -> None:
+        """vLLM asks for it; the figures are read, not logged."""
+
+    def log_engine_initialized(self) -> None:
+        """vLLM asks for it."""
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None:
+        """vLLM asks for it."""
+
+
+class VllmEngine:
+    """One vLLM engine and its processes.
+
+    ``engine_options``: dtype, max_num_seqs, kv_cache_mb and threads (CPU), gpu_memory_utilization,
+    tensor_parallel_size, enforce_eager, quantization, max_num_batched_tokens, trust_remote_code.
+    """
+
+    def __init__(self, spec: ModelSpec, config: RuntimeConfig) -> None:
+        unknown = sorted(set(spec.engine_options) - _OPTIONS)
+        if unknown:
+            raise ValidationError(
+                f"model {spec.key}: engine_options {unknown} are unknown; allowed: {sorted(_OPTIONS)}",
+                "engine_options",
+            )
+        self.spec = spec
+        self.config = config
+        self.load_time_s = 0.0
+        self._calls = InFlight(f"model {spec.key}")
+        self._pace = StreamPace()
+        self._progress = _Progress()
+        self._processes: set[psutil.Process] = set()
+        self._engine: Any = None
+        self._tokenizer: Any = None
+        self._window = spec.context_window
+        self._seen_tokens = -1
+
+    async def start(self) -> None:
+        """Load the model, one engine at a time on this machine.
+
+        Raises ValidationError (location), CapacityError (no GPU, or it does not fit), ProviderError (vLLM
+        could not load it).
+        """
+        folder = resolve_weights(self.spec, self.config)
+        report = await asyncio.to_thread(read_gpus)
+        self._check_device(report)
+        async with start_turn(self.config.home):
+            started = time.monotonic()
+            before = children_of(os.getpid())
+            try:
+                await asyncio.to_thread(self._load, folder)
+            except Exception as error:
+                await asyncio.to_thread(end_processes, children_of(os.getpid()) - before)
+                raise ProviderError(
+                    f"vLLM could not load {self.spec.key} from {self.spec.location}: {error}",
+                    Fault.REFUSED,
+                    self.spec.provider,
+                    self.spec.key,
+                ) from error
+            self._processes = children_of(os.getpid()) - before
+            self.load_time_s = time.monotonic() - started
+
+    def _check_device(self, report: GpuReport) -> None:
+        if self.spec.scaling.num_gpus > 0 and not report.devices:
+            raise CapacityError(
+                f"model {self.spec.key} asks for {self.spec.scaling.num_gpus:g} GPU(s), but {report.reason}",
+                "scaling.num_gpus",
+            )
+        ensure_fits(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self.spec.key, report)
+
+    def _load(self, folder: str) -> None:
+        _prepare_environment(int(self.spec.engine_options.get("threads", 1)), os.path.isdir(folder))
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        on_cpu = bool(current_platform.is_cpu())
+        if on_cpu and self.spec.scaling.num_gpus > 0:
+            raise CapacityError(
+                f"model {self.spec.key} asks for a GPU, but the installed vLLM is the CPU build",
+                "scaling.num_gpus",
+            )
+        arguments = AsyncEngineArgs(**self._arguments(folder, on_cpu))
+        self._engine = AsyncLLM.from_engine_args(
+            arguments, stat_loggers=[lambda _config, _index=0: self._progress]
+        )
+        self._tokenizer = self._engine.get_tokenizer()
+        self._window = self._engine.model_config.max_model_len
+
+    def _arguments(self, folder: str, on_cpu: bool) -> dict[str, Any]:
+        options = self.spec.engine_options
+        positions = model_config(folder).get("max_position_embeddings", self.spec.context_window)
+        arguments: dict[str, Any] = {
+            "model": folder,
+            "max_model_len": min(self.spec.context_window, int(positions)),
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+            "max_num_seqs": int(options.get("max_num_seqs", self.spec.scaling.max_ongoing_requests)),
+            "dtype": options.get("dtype", "auto"),
+            "seed": 0,
+        }
+        for name in ("tensor_parallel_size", "quantization", "max_num_batched_tokens", "trust_remote_code"):
+            if name in options:
+                arguments[name] = options[name]
+        if on_cpu:
+            return arguments | self._cpu_arguments(folder)
+        arguments["gpu_memory_utilization"] = float(options.get("gpu_memory_utilization", 0.9))
+        return arguments | {"enforce_eager": bool(options.get("enforce_eager", False))}
+
+    def _cpu_arguments(self, folder: str) -> dict[str, Any]:
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+        options = self.spec.engine_options
+        small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
+        return {
+            "dtype": options.get("dtype", "float32" if small else "auto"),
+            "enforce_eager": bool(options.get("enforce_eager", True)),
+            "kv_cache_memory_bytes": int(options.get("kv_cache_mb", 256 if small else 2048)) * _MB,
+            # The class and not its name: by name the CPU platform would put the worker in a third process.
+            "distributed_executor_backend": UniProcExecutor,
+        }
+
+    async def complete(self, call: EngineCall) -> EngineResult:
+        """The whole answer; vLLM tells it once, at the end."""
+        deadline = Deadline(call.deadline_s)
+        with self._calls.taking(call.request_id) as ticket:
+            ids, params = self._prepare(call, streamed=False)
+            async with aclosing(
+                self._engine.generate({"prompt_token_ids": ids}, params, ticket.engine_id)
+            ) as outputs:
+                output = await self._next(outputs, ticket, deadline)
+            if output is None:
+                raise self._failed(RuntimeError("it ended without an answer"))
+            answer = output.outputs[0]
+            return self._result(
+                ticket, answer.text, answer.finish_reason, len(ids), len(answer.token_ids), None
+            )
+
+    async def stream(self, call: EngineCall) -> AsyncGenerator[GenerationChunk | EngineResult, None]:
+        """Chunks of several tokens as vLLM makes them, then the result."""
+        started, deadline = time.monotonic(), Deadline(call.deadline_s)
+        with self._calls.taking(call.request_id) as ticket:
+            ids, params = self._prepare(call, streamed=True)
+            parts: list[str] = []
+            tokens, first, reason = 0, None, None
+            async with aclosing(
+                self._engine.generate({"prompt_token_ids": ids}, params, ticket.engine_id)
+            ) as outputs:
+                while reason is None:
+                    output = await self._next(outputs, ticket, deadline)
+                    if output is None:
+                        break
+                    answer = output.outputs[0]
+                    first = time.monotonic() - started if first is None else first
+                    tokens += len(answer.token_ids)
+                    reason = answer.finish_reason
+                    if answer.text:
+                        parts.append(answer.text)
+                        yield GenerationChunk(text=answer.text, tokens=len(answer.token_ids))
+            self._pace.observe(tokens, time.monotonic() - started - (first or 0.0))
+            yield self._result(ticket, "".join(parts), reason, len(ids), tokens, first)
+
+    async def _next(self, outputs: AsyncGenerator[Any, None], ticket: Ticket, deadline: Deadline) -> Any:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
+        except EngineDeadError as error:
+            raise self._failed(error, Fault.REFUSED) from error
+        except (VLLMClientError, ValueError) as error:
+            raise ValidationError(f"{self.spec.key} refused the call: {error}", "messages") from error
+        except RuntimeError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: BaseException, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
+        what = (
+            "its engine process has ended" if fault is Fault.REFUSED else str(error) or type(error).__name__
+        )
+        return ProviderError(f"{self.spec.key}: {what}", fault, self.spec.provider, self.spec.key)
+
+    def _prepare(self, call: EngineCall, streamed: bool) -> tuple[list[int], Any]:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        if self._engine is None:
+            raise self._failed(RuntimeError("it is not loaded"), Fault.REFUSED)
+        refuse_attachments(self.spec, call)
+        ids = encode_chat(self._tokenizer, call)
+        params = SamplingParams(
+            max_tokens=room_for_answer(self.spec, call, len(ids), self._window),
+            temperature=call.temperature,
+            top_p=call.top_p,
+            top_k=call.top_k or 0,
+            stop=list(call.stop) or None,
+            seed=call.seed,
+            structured_outputs=_structure(call.response_format),
+            output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
+            stream_interval=self._pace.tokens_per_item(len(self._calls)) if streamed else None,
+            skip_clone=True,
+        )
+        return ids, params
+
+    def _result(
+        self, ticket: Ticket, text: str, reason: str | None, prompt: int, tokens: int, first_s: float | None
+    ) -> EngineResult:
+        if reason == "abort":
+            raise CancelledRun(f"call {ticket.request_id} was aborted", "request_id")
+        if reason not in ("stop", "length"):
+            raise self._failed(RuntimeError(f"it ended with finish reason {reason!r}"))
+        finish: FinishReason = "length" if reason == "length" else "stop"
+        return EngineResult(text, finish, prompt, tokens, first_token_s=first_s)
+
+    async def abort(self, request_id: str) -> None:
+        """Abort in vLLM too; the waiting call ends with CancelledRun."""
+        self._calls.abort(request_id)
+
+    async def check_health(self) -> None:
+        """New tokens since the last check, or one token made now within 20 s."""
+        made, self._seen_tokens = self._progress.tokens > self._seen_tokens >= 0, self._progress.tokens
+        if self._engine is None or self._engine.errored:
+            raise self._failed(RuntimeError("not running"), Fault.REFUSED)
+        if made or self._calls.draining:
+            return
+        await self._probe()
+        self._seen_tokens = self._progress.tokens
+
+    async def _probe(self) -> None:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, output_kind=RequestOutputKind.FINAL_ONLY)
+        ticket = Ticket("health", time.monotonic_ns())
+        async with aclosing(
+            self._engine.generate({"prompt_token_ids": [1]}, params, ticket.engine_id)
+        ) as outputs:
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                    await self._next(outputs, ticket, Deadline(2 * _PROBE_TIMEOUT_S))
+            except TimeoutError as error:
+                raise self._failed(
+                    RuntimeError(f"no token in {_PROBE_TIMEOUT_S:g} s"), Fault.TIMEOUT
+                ) from error
+
+    def stats(self) -> EngineStats:
+        """vLLM's own figures; a call that it has not scheduled yet counts as waiting."""
+        running = min(self._progress.running, len(self._calls))
+        return EngineStats(
+            running=running,
+            waiting=max(0, len(self._calls) - running),
+            kv_cache_use=self._progress.kv_cache_use if len(self._calls) else 0.0,
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new calls, wait for the running ones."""
+        await self._calls.drain(timeout_s)
+
+    async def shutdown(self) -> None:
+        """Abort what runs, end vLLM and every process that it started."""
+        await self._calls.drain(0)
+        self._calls.abort_all()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown, 3.0)
+        processes, self._processes = self._processes, set()
+        await asyncio.to_thread(end_processes, processes)
+
+
+def _prepare_environment(threads: int, offline: bool) -> None:
+    """What vLLM reads while it is imported, unless the operator has set it.
+
+    nobind and few threads let several engines share few cores; bound threads would all sit on core 0.
+    """
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if offline:
+        wanted["HF_HUB_OFFLINE"] = "1"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def _structure(response_format: dict[str, Any] | None) -> Any:
+    """vLLM's constraint for OpenAI's response_format."""
+    kind = (response_format or {}).get("type", "text")
+    if kind == "text":
+        return None
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if kind == "json_object":
+        return StructuredOutputsParams(json_object=True)
+    if kind == "json_schema" and response_format is not None:
+        return StructuredOutputsParams(json=response_format["json_schema"].get("schema", {}))
+    raise ValidationError(
+        f"response_format.type {kind!r} is unknown; allowed: text, json_object, json_schema",
+        "response_format",
+    )

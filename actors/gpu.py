@@ -1,0 +1,106 @@
+"""The GPU guard: what memory there is, and whether a model fits. Asks NVML, never starts CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from registries.contracts.errors import CapacityError
+
+GB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """One device; sizes in GB (2**30 bytes)."""
+
+    index: int
+    name: str
+    total_gb: float
+    used_gb: float
+    free_gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReport:
+    """Devices, or the sentence that says why there are none."""
+
+    devices: tuple[GpuMemory, ...] = ()
+    reason: str | None = None
+
+
+def read_gpus() -> GpuReport:
+    """Every device that NVML shows; without driver or library an empty report with its reason."""
+    try:
+        import pynvml
+    except ImportError:
+        return GpuReport(reason="pynvml is not installed")
+    try:
+        with _nvml(pynvml):
+            return GpuReport(tuple(_read(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())))
+    except pynvml.NVMLError as error:
+        return GpuReport(reason=f"no NVIDIA GPU can be used here: {error}")
+
+
+@contextmanager
+def _nvml(pynvml: Any):  # type: ignore[no-untyped-def]
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _read(pynvml: Any, index: int) -> GpuMemory:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name = pynvml.nvmlDeviceGetName(handle)
+    name = name.decode() if isinstance(name, bytes) else name
+    return GpuMemory(index, name, memory.total / GB, memory.used / GB, memory.free / GB)
+
+
+def get_available_vram(read: Callable[[], GpuReport] = read_gpus) -> float:
+    """Free GB on the emptiest device, 0.0 without a GPU."""
+    return max((device.free_gb for device in read().devices), default=0.0)
+
+
+def can_load_model(
+    size_gb: float,
+    max_vram_usage_gb: float | None = None,
+    read: Callable[[], GpuReport] = read_gpus,
+) -> bool:
+    """Whether ``size_gb`` fits on one device and within MAX_VRAM_USAGE_GB for one model.
+
+    A model that needs no VRAM always fits.
+    """
+    return refusal(size_gb, max_vram_usage_gb, read()) is None
+
+
+def ensure_fits(size_gb: float, max_vram_usage_gb: float, model: str, report: GpuReport) -> None:
+    """Raise CapacityError(param="min_vram_gb") with the sentence of ``refusal``."""
+    reason = refusal(size_gb, max_vram_usage_gb, report)
+    if reason is not None:
+        raise CapacityError(f"model {model} does not fit: {reason}", "min_vram_gb")
+
+
+def refusal(size_gb: float, max_vram_usage_gb: float | None, report: GpuReport) -> str | None:
+    """Why a model of that size cannot be loaded; None when it can."""
+    if size_gb <= 0:
+        return None
+    if max_vram_usage_gb is not None and size_gb > max_vram_usage_gb:
+        return f"it needs {size_gb:g} GB of VRAM, MAX_VRAM_USAGE_GB allows {max_vram_usage_gb:g}"
+    if not report.devices:
+        return f"it needs {size_gb:g} GB of VRAM, but {report.reason or 'there is no GPU'}"
+    free = max(device.free_gb for device in report.devices)
+    if size_gb > free:
+        return f"it needs {size_gb:g} GB of VRAM, the emptiest GPU has {free:.1f} GB free"
+    return None
+
+
+def vram_slots(size_gb: float, max_vram_usage_gb: float, report: GpuReport) -> int:
+    """How many more models of that size fit on this machine's devices."""
+    if size_gb <= 0 or size_gb > max_vram_usage_gb:
+        return 0
+    return sum(int(device.free_gb // size_gb) for device in report.devices)
