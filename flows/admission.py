@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flows.roles import chosen_models
+from flows.scope_notice import scope_notice
 from flows.state import AgentState
 from flows.state_transformers import first_state
 from flows.variables import question_of
@@ -27,27 +28,32 @@ class Admitted:
         """What is asked."""
         return question_of(self.state)
 
+    def notice(self, catalog: Catalog) -> str | None:
+        """What to tell the user before the run: the question is outside what these models can do."""
+        return scope_notice(self.question, self.model_specs(catalog))
+
     def model_specs(self, catalog: Catalog) -> list[ModelSpec]:
-        """The models that are sure to be asked, for a scope notice."""
+        """The models that the flow's nodes are sure to ask."""
         keys = dict.fromkeys(key for key in self.models.values() if key is not None)
         return [catalog.get_model(key) for key in keys]
 
 
 def admit(order: RunOrder, flow: FlowSpec, catalog: Catalog) -> Admitted:
-    """Check inputs, version, strategy and models; raises ValidationError naming the field and what is allowed."""
+    """Check inputs, version, strategy and models; raises ValidationError naming field, value and what is allowed."""
     request = order.request
     if request.flow_version is not None and request.flow_version != flow.version:
-        message = f"flow_version {request.flow_version!r} is not the version of {flow.name!r} here: {flow.version}"
+        message = (
+            f"flow_version {request.flow_version!r} is not the version of {flow.name!r} here: {flow.version}"
+        )
         raise ValidationError(message, "flow_version")
     if request.strategy is not None:
         try:
             catalog.strategies.get(request.strategy)
         except NotFound as error:
             raise ValidationError(error.message, "strategy") from error
-    state = first_state(order, flow, {flow.name, *catalog.flows.names()} - _others(order, flow))
+    state = first_state(order, flow, {flow.name, *catalog.flows.names()})
+    if request.flow_type != flow.name:
+        raise ValidationError(
+            f"the order is for the flow {request.flow_type!r}, not {flow.name!r}", "flow_type"
+        )
     return Admitted(state, chosen_models(flow, request, catalog))
-
-
-def _others(order: RunOrder, flow: FlowSpec) -> set[str]:
-    """An order for another flow must not run this one, even where both are registered."""
-    return {order.request.flow_type} - {flow.name}

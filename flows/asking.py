@@ -24,7 +24,6 @@ from registries.contracts.generation import (
     GenerationResult,
 )
 
-
 Item = TypeVar("Item")
 
 
@@ -125,7 +124,9 @@ async def _streamed(context: NodeContext, request: GenerationRequest) -> Generat
             else:
                 result, text = item, buffer.rest()
             if text:
-                await events.emit("node.token", task.node.id, {"text": text, "visit": task.visit}, task.attempt)
+                await events.emit(
+                    "node.token", task.node.id, {"text": text, "visit": task.visit}, task.attempt
+                )
     if result is None:
         raise InternalError(f"the stream of node {task.node.id!r} ended without a result")
     return result
@@ -133,7 +134,7 @@ async def _streamed(context: NodeContext, request: GenerationRequest) -> Generat
 
 @asynccontextmanager
 async def _closing(items: AsyncIterator[Item]) -> AsyncIterator[AsyncIterator[Item]]:
-    """Close the stream on the way out, so that an unfinished call is aborted now and not when it is collected."""
+    """Close the stream on the way out: an unfinished call is aborted now, not when it is collected."""
     try:
         yield items
     finally:

@@ -22,6 +22,9 @@ def describe_flow(flow: FlowSpec) -> dict[str, Any]:
         "description": flow.description,
         "input": list(flow.input),
         "roles": model_roles(flow),
-        "nodes": [{"id": node.id, "kind": node.kind, "role": role_of(node), "model": node.model} for node in flow.nodes],
+        "nodes": [
+            {"id": node.id, "kind": node.kind, "role": role_of(node), "model": node.model}
+            for node in flow.nodes
+        ],
         "rounds": max((loop.rounds for loop in flow.loops), default=0),
     }

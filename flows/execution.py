@@ -15,7 +15,7 @@ from flows.improvement import Measured, measure_improvement
 from flows.node_context import NodePorts
 from flows.nodes.run_payload import error_fact
 from flows.run_context import RunContext
-from flows.scope_notice import fallback_notice, scope_notice
+from flows.scope_notice import fallback_notice
 from flows.variables import answer_of
 from flows.visit import NodeFailed
 from registries.contracts.errors import BudgetError, InternalError, ParleyError
@@ -66,10 +66,12 @@ async def _drive(
     except TimeoutError as error:
         if not limit.expired():
             return _internal(run, error)
-        return error_fact(BudgetError(f"the run's deadline of {run.order.deadline_s:g} s passed", "deadline_s"))
+        return error_fact(
+            BudgetError(f"the run's deadline of {run.order.deadline_s:g} s passed", "deadline_s")
+        )
     except ParleyError as error:
         return error_fact(error)
-    except Exception as error:  # LangGraph's own, or a bug: the run fails, the process goes on
+    except Exception as error:  # noqa: BLE001 — LangGraph's own, or a bug: the run fails, the process goes on
         return _internal(run, error)
     return None
 
@@ -122,7 +124,7 @@ def _rounds(run: RunContext) -> int:
 
 
 def _notices(run: RunContext, admitted: Admitted) -> tuple[str, ...]:
-    found = [scope_notice(admitted.question, admitted.model_specs(run.catalog))]
+    found = [admitted.notice(run.catalog)]
     for result in run.results:
         wanted, answered = admitted.models.get(result.id), result.model_resolved
         if wanted and answered and answered in run.catalog.models:

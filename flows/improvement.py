@@ -12,17 +12,19 @@ from registries.contracts.errors import ParleyError
 from registries.contracts.generation import Usage
 from registries.contracts.runs import Improvement
 
+NOTHING = Usage()
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """The improvement, and what measuring it cost."""
 
     improvement: Improvement
-    usage: Usage = Usage()
+    usage: Usage = NOTHING
 
 
 async def measure_improvement(run: RunContext, question: str, answer: str) -> Measured:
-    """Compare the answer with the first visit of the flow's baseline node. Raises nothing but CancelledError."""
+    """Compare the answer with the baseline node's first visit. Raises nothing but CancelledError."""
     first = baseline_text(run)
     if first is None:
         return _unknown("the flow has no first answer to compare with")
@@ -42,11 +44,12 @@ def baseline_text(run: RunContext) -> str | None:
 
 
 async def _judged(run: RunContext, question: str, first: str, answer: str) -> Measured:
-    judge = find_judge(run.catalog)
+    authors = {result.model_resolved for result in run.results if result.model_resolved}
+    judge = find_judge(run.catalog, authors)
     if judge is None:
         return _unknown("no checker fits this question, and no enabled model has the judge capability")
     if first.strip() == answer.strip():
-        return _unknown("first and final answer are the same")
+        return Measured(Improvement(delta=0.0, reason="first and final answer are the same"))
     left_s = run.order.deadline_s - run.elapsed_s()
     if left_s <= 0:
         return _unknown("no time was left for the judge")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flows.ports import Generator
@@ -26,12 +27,11 @@ class Judgement:
     usage: Usage
 
 
-def find_judge(catalog: Catalog) -> ModelSpec | None:
-    """The model of the tier "judge", else the best enabled one with the judge capability."""
+def find_judge(catalog: Catalog, authors: Collection[str] = ()) -> ModelSpec | None:
+    """An enabled model with the judge capability: rather no author, then the tier "judge", then by quality."""
     wanted = catalog.tiers.get("judge")
     able = [model for model in catalog.list_models() if model.has("judge")]
-    named = [model for model in able if model.key == wanted]
-    return named[0] if named else max(able, key=lambda model: model.quality, default=None)
+    return max(able, key=lambda m: (m.key not in authors, m.key == wanted, m.quality), default=None)
 
 
 async def judge_pair(

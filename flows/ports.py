@@ -28,7 +28,9 @@ class Generator(Protocol):
 class EventSink(Protocol):
     """Where a run's events go. Never blocks the node for a slow reader."""
 
-    async def emit(self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1) -> None:
+    async def emit(
+        self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1
+    ) -> None:
         """Report one event; the holder of the run gives it its seq."""
         ...
 
@@ -53,7 +55,7 @@ class Placement(Protocol):
     """Runs a node elsewhere: one Ray task an expert (see NodeSpec.placement)."""
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
-        """Run the node that ``payload`` (JSON values, see flows.nodes) describes; cancelling cancels it there."""
+        """Run the node that ``payload`` (JSON, see flows.nodes) describes; cancelling cancels it there."""
         ...
 
 

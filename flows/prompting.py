@@ -30,7 +30,9 @@ def render_prompt(prompt: ResolvedPrompt, values: Mapping[str, object]) -> Rende
         value = values.get(name)
         if not isinstance(value, str):
             kind = "missing" if value is None else f"of type {type(value).__name__}, not text"
-            raise ValidationError(f"prompt {prompt.id!r}: input {name!r} is {kind}", f"prompts.{prompt.id}.{name}")
+            raise ValidationError(
+                f"prompt {prompt.id!r}: input {name!r} is {kind}", f"prompts.{prompt.id}.{name}"
+            )
         texts[name] = value
     system = None if prompt.system is None else render_text(prompt.system, texts)
     return RenderedPrompt(system, render_text(prompt.text, texts))

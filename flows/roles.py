@@ -57,5 +57,7 @@ def _usable(catalog: Catalog, reference: str, param: str) -> ModelSpec:
     if not model.enabled:
         needs = f"; it needs {model.api_key_env}" if model.api_key_env else ""
         enabled = ", ".join(spec.key for spec in catalog.list_models())
-        raise ValidationError(f"{param}: model {model.key!r} is not enabled{needs}. Enabled: {enabled}", param)
+        raise ValidationError(
+            f"{param}: model {model.key!r} is not enabled{needs}. Enabled: {enabled}", param
+        )
     return model

@@ -38,16 +38,20 @@ def check_workflow_type(state: AgentState, context: TransformContext) -> AgentSt
 
 
 def check_required_fields(state: AgentState, context: TransformContext) -> AgentState:
-    """Every input the flow declares is there, and nothing else; ``name?`` declares one that may be missing."""
+    """Every declared input is there, and nothing else; ``name?`` declares one that may be missing."""
     declared = {name.removesuffix("?"): not name.endswith("?") for name in context.flow.input}
     for name, value in state["input"].items():
         if name not in declared and not (name == "prompt" and value == ""):
             allowed = ", ".join(declared)
-            raise ValidationError(f"input.{name} is not an input of this flow; allowed: {allowed}", f"input.{name}")
+            raise ValidationError(
+                f"input.{name} is not an input of this flow; allowed: {allowed}", f"input.{name}"
+            )
     for name, required in declared.items():
         value = state["input"].get(name)
         if required and (value is None or (isinstance(value, str) and not value.strip())):
-            raise ValidationError(f"input.{name} is required by the flow {context.flow.name!r}", f"input.{name}")
+            raise ValidationError(
+                f"input.{name} is required by the flow {context.flow.name!r}", f"input.{name}"
+            )
     return state
 
 
@@ -98,7 +102,9 @@ PIPELINE: tuple[tuple[str, Transformer], ...] = (
 def first_state(order: RunOrder, flow: FlowSpec, flow_names: Collection[str]) -> AgentState:
     """The state that a run starts with; raises ValidationError naming the field."""
     context = TransformContext(order, flow, flow_names)
-    state = new_state(order.run_id, order.request_id, request_values(order.request.prompt, order.request.input))
+    state = new_state(
+        order.run_id, order.request_id, request_values(order.request.prompt, order.request.input)
+    )
     for _, transform in PIPELINE:
         state = transform(state, context)
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from flows.nodes.table import NODE_KINDS
 from flows.state import AgentState
@@ -14,7 +15,7 @@ from registries.contracts.errors import ValidationError
 from registries.flow_references import KnownNames, Problem, reference_problems
 from registries.specs import FlowSpec, NodeSpec
 
-__all__ = ["Problem", "RESERVED_NAMES", "check_flow", "check_flows", "validate_flow"]
+__all__ = ["RESERVED_NAMES", "Problem", "check_flow", "check_flows", "validate_flow"]
 
 RESERVED_NAMES: frozenset[str] = frozenset(AgentState.__annotations__) | {"previous"}
 """Node ids that would collide with a channel of the state or a variable of prompts."""
@@ -69,17 +70,23 @@ def _name_problems(flow: FlowSpec) -> Iterator[Problem]:
     taken = RESERVED_VARIABLES | {output_variable(node.id) for node in flow.nodes}
     for at, name in enumerate(input_names(flow)):
         if name in taken:
-            yield Problem("reserved_name", None, f"input[{at}]", f"{name!r} is the name of a variable that nodes set")
+            yield Problem(
+                "reserved_name", None, f"input[{at}]", f"{name!r} is the name of a variable that nodes set"
+            )
 
 
 def _kind_problems(flow: FlowSpec, node: NodeSpec, where: str, catalog: Catalog) -> Iterator[Problem]:
     kind = NODE_KINDS.get(node.kind)
     if kind is None:
         known = ", ".join(sorted(NODE_KINDS))
-        yield Problem("unknown_kind", node.id, f"{where}.kind", f"unknown node kind {node.kind!r}. Known: {known}")
+        yield Problem(
+            "unknown_kind", node.id, f"{where}.kind", f"unknown node kind {node.kind!r}. Known: {known}"
+        )
         return
     if kind.needs_prompt and node.prompt is None:
-        yield Problem("missing_prompt", node.id, f"{where}.prompt", f"a node of kind {node.kind!r} needs a prompt")
+        yield Problem(
+            "missing_prompt", node.id, f"{where}.prompt", f"a node of kind {node.kind!r} needs a prompt"
+        )
     if node.placement == "task" and not kind.needs_prompt:
         message = f"a node of kind {node.kind!r} runs inline; only kinds that ask a model can be tasks"
         yield Problem("bad_placement", node.id, f"{where}.placement", message)
@@ -134,7 +141,9 @@ def _loop_problems(flow: FlowSpec) -> Iterator[Problem]:
     counted = Counter(name for loop in flow.loops for name in loop.nodes)
     for name, count in counted.items():
         if count > 1:
-            yield Problem("bad_loop", name, "loops", f"node {name!r} is in loops {count} times; once is allowed")
+            yield Problem(
+                "bad_loop", name, "loops", f"node {name!r} is in loops {count} times; once is allowed"
+            )
     for at, loop in enumerate(flow.loops):
         until = loop.until
         try:
@@ -164,17 +173,21 @@ def _shape_problems(flow: FlowSpec) -> Iterator[Problem]:
         yield Problem("cycle", name, "edges", f"node {name!r} is on a cycle; repeat nodes with loops")
     for node in flow.nodes:
         if node.id not in reached and node.id not in cyclic:
-            yield Problem("unreachable_node", node.id, "edges", f"no path from the start leads to node {node.id!r}")
+            yield Problem(
+                "unreachable_node", node.id, "edges", f"no path from the start leads to node {node.id!r}"
+            )
 
 
 def _steps(nodes: tuple[str, ...]) -> set[tuple[str, str]]:
     """Edges inside a loop that say nothing new: the order, and the way back to its first node."""
-    return set(zip(nodes, nodes[1:], strict=False)) | {(nodes[-1], nodes[0])}
+    return set(pairwise(nodes)) | {(nodes[-1], nodes[0])}
 
 
 def _walk(flow: FlowSpec, homes: dict[str, int]) -> tuple[set[str], set[str]]:
     """Reached nodes and nodes on cycles, with every loop folded into one step (Kahn's algorithm)."""
-    unit = {node.id: ("loop", homes[node.id]) if node.id in homes else ("node", node.id) for node in flow.nodes}
+    unit = {
+        node.id: ("loop", homes[node.id]) if node.id in homes else ("node", node.id) for node in flow.nodes
+    }
     targets: dict[object, set[object]] = {step: set() for step in unit.values()}
     for edge in flow.edges:
         if unit[edge.source] != unit[edge.target] or edge.source not in homes:
@@ -190,7 +203,9 @@ def _walk(flow: FlowSpec, homes: dict[str, int]) -> tuple[set[str], set[str]]:
             if not waiting[target]:
                 ready.append(target)
     on_cycles = _on_cycles(targets, set(targets) - done)
-    return {n for n, step in unit.items() if step in done}, {n for n, step in unit.items() if step in on_cycles}
+    return {n for n, step in unit.items() if step in done}, {
+        n for n, step in unit.items() if step in on_cycles
+    }
 
 
 def _on_cycles(targets: dict[object, set[object]], suspects: set[object]) -> set[object]:

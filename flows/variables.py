@@ -9,7 +9,9 @@ from typing import Any
 from flows.state import AgentState
 from registries.specs import FlowSpec, NodeSpec
 
-ALWAYS_THERE: frozenset[str] = frozenset({"input", "answer", "previous_output", "history", "task_type", "round"})
+ALWAYS_THERE: frozenset[str] = frozenset(
+    {"input", "answer", "previous_output", "history", "task_type", "round"}
+)
 """``input`` is the question, ``answer`` the latest answer of the flow, ``previous_output`` the last text."""
 RESERVED_VARIABLES = ALWAYS_THERE - {"input"}
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flows.nodes.run_payload import Visit, error_fact, run_visit
 from flows.node_task import NodeTask
+from flows.nodes.run_payload import Visit, error_fact, run_visit
 from flows.run_context import RunContext
 from flows.state import MEMORY_KEYS, AgentState, ErrorContext, visits_of
-from registries.contracts.errors import ParleyError
+from registries.contracts.errors import BudgetError, InternalError, ParleyError
 from registries.contracts.runs import EventType, NodeResult, NodeTimings
 from registries.specs import NodeSpec
 
 _log = logging.getLogger(__name__)
-_EVENTS: dict[str, EventType] = {"completed": "node.completed", "failed": "node.failed", "skipped": "node.skipped"}
+_EVENTS: dict[str, EventType] = {
+    "completed": "node.completed",
+    "failed": "node.failed",
+    "skipped": "node.skipped",
+}
 
 
 class NodeFailed(Exception):
@@ -27,6 +31,7 @@ class NodeFailed(Exception):
 
 async def visit_node(state: AgentState, run: RunContext, node: NodeSpec) -> dict[str, Any]:
     """Run the node once and return the state's update; raises NodeFailed where on_error is "fail"."""
+    _check_budget(run)
     visit = visits_of(state, node.id) + 1
     if run.plan.starts_round(node.id):
         await run.ports.events.emit("round.started", node.id, {"round": visit})
@@ -46,6 +51,15 @@ async def visit_node(state: AgentState, run: RunContext, node: NodeSpec) -> dict
     return state_update(state, run, result, done, attempt)
 
 
+def _check_budget(run: RunContext) -> None:
+    """A node starts only while the run's money lasts; what runs already may overshoot by one call each."""
+    budget_usd = run.order.request.budget_usd
+    spent_usd = sum(result.usage.cost_micro_usd for result in run.results) / 1_000_000
+    if budget_usd is not None and spent_usd > budget_usd:
+        message = f"the run has cost {spent_usd:.6f} US dollars, more than its budget_usd of {budget_usd:g}"
+        raise BudgetError(message, "budget_usd")
+
+
 async def _attempt(state: AgentState, run: RunContext, node: NodeSpec, visit: int, attempt: int) -> Visit:
     task = run.task(state, node, visit, attempt)
     started = {"role": node.role or node.id, "kind": node.kind, "visit": visit, "model": task.model}
@@ -56,6 +70,10 @@ async def _attempt(state: AgentState, run: RunContext, node: NodeSpec, visit: in
         return Visit(await run.ports.placement.run_node(task.model_dump(mode="json")))
     except ParleyError as error:
         return Visit(_placement_failed(task, error), type(error).__name__)
+    except Exception as error:  # noqa: BLE001 — a lost worker must not take the siblings with it
+        _log.error("placing node %s of run %s failed", node.id, run.order.run_id, exc_info=error)
+        lost = InternalError(f"node {node.id!r} could not be run elsewhere")
+        return Visit(_placement_failed(task, lost), type(error).__name__)
 
 
 def _placement_failed(task: NodeTask, error: ParleyError) -> NodeResult:

@@ -179,7 +179,8 @@ def _dangling(models: _Shelf, strategies: _Shelf, known: KnownNames) -> Iterable
         for at, key in enumerate(strategy.fallbacks):
             if key not in known.models:
                 place = strategies.origin[name][0]
-                yield f"{place} ({name}): fallbacks[{at}]: unknown model {key!r}. Known: {_list(known.models)}"
+                allowed = _list(known.models)
+                yield f"{place} ({name}): fallbacks[{at}]: unknown model {key!r}. Known: {allowed}"
 
 
 def _dangling_in_flows(flows: _Shelf, known: KnownNames) -> Iterable[str]:
@@ -190,7 +191,8 @@ def _dangling_in_flows(flows: _Shelf, known: KnownNames) -> Iterable[str]:
 
 def _setting_problems(config: RuntimeConfig, tiers: Mapping[str, str], known: KnownNames) -> Iterable[str]:
     if config.local_engine not in LOCAL_ENGINE_CHOICES:
-        yield f"{_SETTINGS}: local_engine: {config.local_engine!r}; allowed: {', '.join(LOCAL_ENGINE_CHOICES)}"
+        allowed = ", ".join(LOCAL_ENGINE_CHOICES)
+        yield f"{_SETTINGS}: local_engine: {config.local_engine!r}; allowed: {allowed}"
     if config.default_strategy not in known.strategies:
         yield (
             f"{_SETTINGS}: default_strategy: unknown strategy {config.default_strategy!r}. "

@@ -13,14 +13,16 @@ _SHORT_WORD = 4
 
 
 async def history(context: NodeContext) -> NodeOutcome:
-    """Signal ``relevant`` and ``data.history`` (role, content) where something bears; skipped without a conversation."""
+    """Signal ``relevant`` and ``data.history`` (role, content) where something bears; else it is skipped."""
     conversation = context.task.conversation_id
     if conversation is None:
         return NodeOutcome(data={"reason": "the request names no conversation"}, skipped=True)
     turns = await context.ports.history.read(conversation, int(context.param("limit", DEFAULT_LIMIT)))
     chosen = relevant_turns(context.task.question, turns)
     if not chosen:
-        return NodeOutcome(data={"reason": "no earlier turn bears on the question", "read": len(turns)}, skipped=True)
+        return NodeOutcome(
+            data={"reason": "no earlier turn bears on the question", "read": len(turns)}, skipped=True
+        )
     text = "\n".join(f"{turn.role}: {turn.content}" for turn in chosen)
     data = {
         "read": len(turns),

@@ -1,4 +1,4 @@
-"""monitor: whether the GPU memory that the watched node's model needs is there; skipped where none is needed."""
+"""monitor: is the GPU memory there that the watched node's model needs? Skipped where none is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ async def monitor(context: NodeContext) -> NodeOutcome:
     """
     model = _watched_model(context)
     if model.min_vram_gb <= 0:
-        return NodeOutcome(data={"reason": f"{model.key} needs no GPU memory", "signals": ["fits"]}, skipped=True)
+        return NodeOutcome(
+            data={"reason": f"{model.key} needs no GPU memory", "signals": ["fits"]}, skipped=True
+        )
     vram = await context.ports.resources.vram()
     available = vram.get("available_gb")
     usable = min(float(available), float(vram["limit_gb"])) if available is not None else 0.0

@@ -15,7 +15,13 @@ from flows.node_context import NodeContext, NodeOutcome, NodePorts
 from flows.node_task import NodeTask
 from flows.nodes.table import NODE_KINDS
 from registries.catalog import Catalog
-from registries.contracts.errors import BudgetError, InternalError, ParleyError, ProviderError, ValidationError
+from registries.contracts.errors import (
+    BudgetError,
+    InternalError,
+    ParleyError,
+    ProviderError,
+    ValidationError,
+)
 from registries.contracts.runs import ErrorFact, NodeResult, NodeTimings
 
 _log = logging.getLogger(__name__)
@@ -39,7 +45,9 @@ async def run_payload(payload: Mapping[str, Any], ports: NodePorts, catalog: Cat
     try:
         task = NodeTask.model_validate(payload)
     except pydantic.ValidationError as error:
-        raise ValidationError(f"the payload is no node task: {error.error_count()} fields are wrong") from error
+        raise ValidationError(
+            f"the payload is no node task: {error.error_count()} fields are wrong"
+        ) from error
     return (await run_visit(task, ports, catalog)).result
 
 
@@ -51,7 +59,7 @@ async def run_visit(task: NodeTask, ports: NodePorts, catalog: Catalog) -> Visit
         outcome = await _within_limit(context)
     except ParleyError as error:
         return _failed(context, error, error)
-    except Exception as error:  # a bug of ours or of a custom kind: it must fail this node, not the process
+    except Exception as error:  # noqa: BLE001 — a bug of ours or of a custom kind: it must fail this node, not the process
         _log.exception("node %s of run %s failed", task.node.id, task.run_id)
         return _failed(context, InternalError(f"node {task.node.id!r} failed inside the runtime"), error)
     return Visit(_completed(context, outcome))
@@ -62,7 +70,9 @@ async def _within_limit(context: NodeContext) -> NodeOutcome:
     kind = NODE_KINDS.get(task.node.kind)
     if kind is None:
         known = ", ".join(sorted(NODE_KINDS))
-        raise ValidationError(f"unknown node kind {task.node.kind!r}. Known: {known}", f"nodes.{task.node.id}.kind")
+        raise ValidationError(
+            f"unknown node kind {task.node.kind!r}. Known: {known}", f"nodes.{task.node.id}.kind"
+        )
     try:
         async with asyncio.timeout(task.node.timeout_s) as limit:
             return await kind.run(context)
@@ -76,7 +86,11 @@ async def _within_limit(context: NodeContext) -> NodeOutcome:
 def _completed(context: NodeContext, outcome: NodeOutcome) -> NodeResult:
     made = outcome.generation
     base = _base(context).model_copy(
-        update={"status": "skipped" if outcome.skipped else "completed", "text": outcome.text, "data": dict(outcome.data)}
+        update={
+            "status": "skipped" if outcome.skipped else "completed",
+            "text": outcome.text,
+            "data": dict(outcome.data),
+        }
     )
     if made is None:
         return base

@@ -15,11 +15,15 @@ async def synthesize(context: NodeContext) -> NodeOutcome:
 
     ``data`` has ``experts`` and ``failed`` (ids); the signal ``degraded`` says that somebody is missing.
     """
-    answered = [source for source in context.task.sources if source.status == "completed" and source.text.strip()]
+    answered = [
+        source for source in context.task.sources if source.status == "completed" and source.text.strip()
+    ]
     failed = [source for source in context.task.sources if source not in answered]
     if not answered:
         names = ", ".join(source.id for source in failed) or "none"
-        raise ProviderError(f"node {context.task.node.id!r} has nothing to merge; experts without an answer: {names}")
+        raise ProviderError(
+            f"node {context.task.node.id!r} has nothing to merge; experts without an answer: {names}"
+        )
     merged = await ask(context, panel_texts(answered, failed))
     signals = [*merged.signals, *(["degraded"] if failed else [])]
     return merged.outcome(

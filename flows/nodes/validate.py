@@ -21,11 +21,16 @@ async def validate(context: NodeContext) -> NodeOutcome:
     ``data`` has score, bar and reasons. The truth of the answer is not judged here.
     """
     if not context.task.sources:
-        raise ValidationError(f"node {context.task.node.id!r} follows no node", f"nodes.{context.task.node.id}")
+        raise ValidationError(
+            f"node {context.task.node.id!r} follows no node", f"nodes.{context.task.node.id}"
+        )
     source = context.task.sources[-1]
     bar = float(context.param("bar", DEFAULT_BAR))
     score, reasons = score_form(
-        context.task.question, source.text, context.task.task_type, source.data.get("finish_reason") == "length"
+        context.task.question,
+        source.text,
+        context.task.task_type,
+        source.data.get("finish_reason") == "length",
     )
     accepted = score >= bar
     if not accepted:
