@@ -39,7 +39,7 @@ class Admitted:
 
 
 def admit(order: RunOrder, flow: FlowSpec, catalog: Catalog) -> Admitted:
-    """Check inputs, version, strategy and models; raises ValidationError naming field, value and what is allowed."""
+    """Check inputs, version, strategy and models; raises ValidationError saying what is allowed."""
     request = order.request
     if request.flow_version is not None and request.flow_version != flow.version:
         message = (

@@ -28,7 +28,7 @@ class Judgement:
 
 
 def find_judge(catalog: Catalog, authors: Collection[str] = ()) -> ModelSpec | None:
-    """An enabled model with the judge capability: rather no author, then the tier "judge", then by quality."""
+    """An enabled model with the judge capability: rather no author, then the tier "judge", then quality."""
     wanted = catalog.tiers.get("judge")
     able = [model for model in catalog.list_models() if model.has("judge")]
     return max(able, key=lambda m: (m.key not in authors, m.key == wanted, m.quality), default=None)

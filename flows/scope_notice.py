@@ -16,8 +16,8 @@ def scope_notice(question: str, models: Sequence[ModelSpec]) -> str | None:
     abilities = " ".join(dict.fromkeys(m.scope.description.strip() for m in outside.values() if m.scope))
     return (
         f"This question is outside what {names} can do: {abilities} "
-        "What they answer shows how the runtime works and nothing more. For a real answer, configure a model: a "
-        "Hugging Face id or folder, an OpenAI-compatible URL, or a provider's key."
+        "What they answer shows how the runtime works and nothing more. For a real answer, configure a "
+        "model: a Hugging Face id or folder, an OpenAI-compatible URL, or a provider's key."
     )
 
 

@@ -33,7 +33,7 @@ ProblemCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a flow; ``node`` is None where it concerns the whole, ``field`` a path in the spec."""
+    """One thing wrong with a flow; ``node`` is None where it concerns the whole, ``field`` is a path."""
 
     code: ProblemCode
     node: str | None

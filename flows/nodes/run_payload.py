@@ -22,6 +22,7 @@ from registries.contracts.errors import (
     ProviderError,
     ValidationError,
 )
+from registries.contracts.generation import Attempt
 from registries.contracts.runs import ErrorFact, NodeResult, NodeTimings
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ def _completed(context: NodeContext, outcome: NodeOutcome) -> NodeResult:
 
 
 def _failed(context: NodeContext, error: ParleyError, cause: Exception) -> Visit:
-    result = _base(context).model_copy(update={"status": "failed", "error": error_fact(error)})
+    tries = tuple(Attempt.model_validate(fact) for fact in error.context.get("attempts", ()))
+    failure = {"status": "failed", "error": error_fact(error), "attempts": tries}
+    result = _base(context).model_copy(update=failure)
     trace = "".join(traceback.format_exception(cause))
     return Visit(result, type(cause).__name__, trace)
 

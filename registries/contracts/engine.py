@@ -17,7 +17,7 @@ class EngineCall:
     """One resolved call: every choice is made, nothing is optional that an engine would have to guess.
 
     ``model`` is the name the engine knows (a folder, a Hugging Face id, a provider's model name).
-    ``deadline_s`` is the remaining time in seconds. Provider keys are never part of a call: the engine has them.
+    ``deadline_s`` is the remaining time in seconds. Provider keys are no part of a call: the engine has them.
     """
 
     request_id: str
