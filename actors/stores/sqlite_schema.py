@@ -15,6 +15,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             flow TEXT NOT NULL,
             flow_version TEXT NOT NULL,
             status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
+            attempt INTEGER NOT NULL DEFAULT 0,
             conversation_id TEXT,
             request TEXT NOT NULL,
             result TEXT,
@@ -39,7 +40,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID""",
     ),
 )
-"""Migration n (from 1) brings a database of version n-1 to n. Never edited once released, only appended to."""
+"""Migration n (from 1) brings version n-1 to n. Never edited once released, only appended to."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -49,20 +49,19 @@ class SQLiteStore:
         """Write the run as queued; Conflict for a run_id that exists."""
         await self._write(lambda c: c.execute(_INSERT_RUN, _new_run(order, flow_version)))
 
-    async def claim(self, order: RunOrder, flow_version: str, events: Sequence[RunEvent] = ()) -> bool:
-        """queued → running with its first events in one commit; accepts the run if nobody has."""
+    async def claim(self, order: RunOrder, flow_version: str) -> int | None:
+        """Take a queued run, or a running one with a higher attempt; the seq of its last event, or None."""
 
-        def write(connection: sqlite3.Connection) -> bool:
+        def write(connection: sqlite3.Connection) -> int | None:
             connection.execute(
                 f"{_INSERT_RUN} ON CONFLICT (run_id) DO NOTHING", _new_run(order, flow_version)
             )
             taken = connection.execute(
-                "UPDATE runs SET status = 'running', started_at = ? WHERE run_id = ? AND status = 'queued'",
-                (time.time(), order.run_id),
+                "UPDATE runs SET status = 'running', attempt = ?, started_at = COALESCE(started_at, ?)"
+                " WHERE run_id = ? AND (status = 'queued' OR (status = 'running' AND attempt < ?))",
+                (order.attempt, time.time(), order.run_id, order.attempt),
             ).rowcount
-            if taken:
-                _insert_events(connection, events)
-            return taken == 1
+            return _last_seq(connection, order.run_id) if taken else None
 
         return await self._write(write)
 
@@ -116,7 +115,8 @@ class SQLiteStore:
         """The conversation's last messages, newest last."""
         sql = (
             "SELECT json_extract(request, '$.prompt'), json_extract(result, '$.answer') FROM runs"
-            " WHERE tenant = ? AND conversation_id = ? AND status = 'completed' ORDER BY created_at DESC LIMIT ?"
+            " WHERE tenant = ? AND conversation_id = ? AND status = 'completed'"
+            " ORDER BY created_at DESC LIMIT ?"
         )
         rows = await self._call(lambda c: c.execute(sql, (tenant, conversation_id, limit)).fetchall())
         turns: list[Message] = []
@@ -125,7 +125,7 @@ class SQLiteStore:
         return turns[-limit:] if limit > 0 else []
 
     async def mark_interrupted(self, reason: str) -> int:
-        """Fail every run left open by a runtime that died, with the reason as its error and its last event."""
+        """Fail every run left open by a runtime that died; the reason is its error and its last event."""
         return await self._write(lambda c: _interrupt_all(c, reason))
 
     async def close(self) -> None:
@@ -177,9 +177,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _last_seq(connection: sqlite3.Connection, run_id: str) -> int:
+    sql = "SELECT COALESCE(MAX(seq), 0) FROM events WHERE run_id = ?"
+    return int(connection.execute(sql, (run_id,)).fetchone()[0])
+
+
 _INSERT_RUN = (
-    "INSERT INTO runs (run_id, tenant, user, request_id, flow, flow_version, status, conversation_id, request,"
-    " traceparent, created_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)"
+    "INSERT INTO runs (run_id, tenant, user, request_id, flow, flow_version, status, conversation_id,"
+    " request, traceparent, created_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)"
 )
 
 
@@ -207,12 +212,10 @@ def _insert_events(connection: sqlite3.Connection, events: Sequence[RunEvent]) -
 
 def _interrupt_all(connection: sqlite3.Connection, reason: str) -> int:
     rows = connection.execute(
-        "SELECT r.run_id, r.flow, r.flow_version, r.request_id,"
-        " (SELECT COALESCE(MAX(seq), 0) FROM events e WHERE e.run_id = r.run_id)"
-        " FROM runs r WHERE r.status IN ('queued', 'running')"
+        "SELECT run_id, flow, flow_version, request_id FROM runs WHERE status IN ('queued', 'running')"
     ).fetchall()
     now = time.time()
-    for run_id, flow, version, request_id, last_seq in rows:
+    for run_id, flow, version, request_id in rows:
         result = RunResult(
             run_id=run_id,
             flow=flow,
@@ -226,7 +229,9 @@ def _interrupt_all(connection: sqlite3.Connection, reason: str) -> int:
             (result.model_dump_json(), now, run_id),
         )
         data = {"result": result.model_dump(mode="json")}
-        event = RunEvent(run_id=run_id, seq=last_seq + 1, time=now, type="run.failed", data=data)
+        event = RunEvent(
+            run_id=run_id, seq=_last_seq(connection, run_id) + 1, time=now, type="run.failed", data=data
+        )
         _insert_events(connection, [event])
     return len(rows)
 

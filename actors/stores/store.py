@@ -17,13 +17,14 @@ class Store(Protocol):
     """
 
     async def accept(self, order: RunOrder, flow_version: str) -> None:
-        """Write the run as ``queued``; it is committed when this returns. Conflict for a run_id that exists."""
+        """Write the run as ``queued``; committed when this returns. Conflict for a run_id that exists."""
         ...
 
-    async def claim(self, order: RunOrder, flow_version: str, events: Sequence[RunEvent] = ()) -> bool:
-        """``queued`` → ``running`` with its first events in one commit, accepting the run if nobody has.
+    async def claim(self, order: RunOrder, flow_version: str) -> int | None:
+        """Take the run, accepting it if nobody has; answers the seq of its last event, 0 when it has none.
 
-        False, with nothing written, when the run is not queued: another runner has it, or it ended.
+        A queued run becomes ``running``; one that runs already is taken over by an order with a higher
+        ``attempt`` only (its runner died). None, with nothing written, when the run cannot be taken.
         """
         ...
 
@@ -47,7 +48,7 @@ class Store(Protocol):
         ...
 
     async def history(self, conversation_id: str, tenant: str, limit: int) -> list[Message]:
-        """Questions and answers of the conversation's completed runs: the last ``limit`` messages, newest last."""
+        """The last ``limit`` questions and answers of the conversation's completed runs, newest last."""
         ...
 
     async def mark_interrupted(self, reason: str) -> int:

@@ -65,6 +65,6 @@ FAMILIES: dict[str, Family] = {
         Family("rejected_total", "counter", "Requests turned away", ("reason",)),
         Family("checkpoint_write_seconds", "histogram", "Commits to the store", ("operation",)),
         Family("expert_restarts_total", "counter", "Experts run again because their worker died"),
-        Family("metrics_scrape_failures_total", "counter", "Nodes that could not be read", ("node",)),
+        Family("metrics_scrape_failed", "gauge", "1 for a node that could not be read now", ("node",)),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from registries.contracts.config import RuntimeConfig
 
 PACKAGES = ("serve_app", "actors", "flows", "registries")
 LOG_FOLDER = "logs"
+Event = MutableMapping[str, Any]
 
 
 def configure_logging(config: RuntimeConfig, component: str) -> Path:
@@ -65,16 +67,16 @@ _SHARED: list[Any] = [
 
 
 def _formatter(redactor: Redactor, component: str, instance: str) -> logging.Formatter:
-    def stamp(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    def stamp(_: Any, __: str, event: Event) -> Event:
         event.setdefault("component", component)
         event.setdefault("instance", instance)
         return event
 
-    def redact(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    def redact(_: Any, __: str, event: Event) -> Event:
         return {name: redactor.value(value, name) for name, value in event.items()}
 
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_SHARED, structlog.stdlib.PositionalArgumentsFormatter()],
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,

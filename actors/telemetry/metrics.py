@@ -74,10 +74,6 @@ class Metrics:
         """An expert's worker died and the expert was run again."""
         self._sink.record("expert_restarts_total", 1, {})
 
-    def record_scrape_failure(self, node: str) -> None:
-        """A node's metrics could not be read."""
-        self._sink.record("metrics_scrape_failures_total", 1, {"node": node})
-
     def record_selection(self, model: str, provider: str) -> None:
         """A model was chosen for a call."""
         self._sink.record("model_selections_total", 1, {"model": model, "provider": provider})
@@ -90,7 +86,10 @@ class Metrics:
         if attempt.outcome == "ok":
             self._sink.record("provider_latency_seconds", attempt.latency_s, where)
         if usage is not None:
-            for direction, tokens in (("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)):
+            for direction, tokens in (
+                ("prompt", usage.prompt_tokens),
+                ("completion", usage.completion_tokens),
+            ):
                 self._sink.record("tokens_total", tokens, {"model": attempt.model, "direction": direction})
             self._sink.record("cost_usd_total", usage.cost, where)
 

@@ -1,0 +1,60 @@
+"""Results as files: ``outputs/<flow>_flows/{execution_id}.json``, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import StoreError, ValidationError
+from registries.contracts.runs import RunRequest, RunResult
+
+SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+def outputs_root(config: RuntimeConfig) -> Path:
+    """The configured folder; a relative one is inside PARLEY_HOME."""
+    return (Path(config.home) / config.outputs_dir).resolve()
+
+
+def artifact_path(root: Path, flow: str, execution_id: str) -> Path:
+    """Where a result goes; names come from us alone, and are refused when they could leave the root.
+
+    Raises ValidationError for a name with anything but letters, digits, dot, dash and underscore.
+    """
+    flow_name = flow.replace("/", "-")
+    for field, name in (("flow", flow_name), ("execution_id", execution_id)):
+        if not SAFE.match(name) or ".." in name:
+            raise ValidationError(f"{field} {name!r} must match {SAFE.pattern}", param=field)
+    path = root / f"{flow_name}_flows" / f"{execution_id}.json"
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ValidationError(f"{path} is outside {root}", param="outputs_dir")
+    return path
+
+
+def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
+    """Write request and result as JSON by an atomic rename; the file's path.
+
+    Blocking: call it in a thread. Raises StoreError when the folder cannot be written.
+    """
+    path = artifact_path(root, result.flow, result.run_id)
+    artifact = str(path)
+    body = {
+        "execution_id": result.run_id,
+        "request": request.model_dump(mode="json"),
+        **result.model_copy(update={"artifact": artifact}).model_dump(mode="json"),
+    }
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(body, file, ensure_ascii=False, indent=2)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"the result cannot be written to {path}: {error}", param="outputs_dir") from error
+    return path
