@@ -28,18 +28,21 @@ def configured_model(
     path = _as_folder(model)
     if path is None and not _HUB_ID.fullmatch(model):
         raise ValidationError(
-            f"PARLEY_MODEL={model!r} is not allowed. Allowed: a Hugging Face id (owner/name) or an existing folder",
+            f"PARLEY_MODEL={model!r} is not allowed. "
+            "Allowed: a Hugging Face id (owner/name) or an existing folder",
             param="PARLEY_MODEL",
         )
     facts = _facts(path) if path else _facts_from_cache(model, Path(cache_dir))
     known = facts.get("max_position_embeddings")
+    window = context or (known if isinstance(known, int) and known >= 16 else _CONTEXT_UNKNOWN)
     return ModelSpec(
         key=_key(path.name if path else model),
         family=family,
         provider="local",
         engine="vllm",
         location=str(path) if path else model,
-        context_window=context or (known if isinstance(known, int) and known >= 16 else _CONTEXT_UNKNOWN),
+        context_window=window,
+        max_output_tokens=window,
         default_strategy=strategy,
         tier="strong",
         quality=0.7,
@@ -58,6 +61,7 @@ def _remote(model: str, url: str, family: str, context: int | None, strategy: st
         base_url=url,
         api_key_env=MODEL_KEY_VARIABLE,
         context_window=context or _CONTEXT_REMOTE,
+        max_output_tokens=context or _CONTEXT_REMOTE,
         default_strategy=strategy,
         cost_profile=CostProfile(prompt_usd_per_mtok=price, completion_usd_per_mtok=price),
         tier="strong",
@@ -75,7 +79,8 @@ def _as_folder(model: str) -> Path | None:
     if not (path / "config.json").is_file():
         raise ValidationError(
             f"PARLEY_MODEL={model!r}: no config.json in {path.absolute()}. "
-            "Allowed: a folder in Hugging Face format (config.json, weights, tokenizer), or a Hugging Face id",
+            "Allowed: a folder in Hugging Face format (config.json, weights, tokenizer), "
+            "or a Hugging Face id",
             param="PARLEY_MODEL",
         )
     return path.resolve()
@@ -86,7 +91,9 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValidationError(f"{path / 'config.json'}: not readable as JSON ({error})", param="PARLEY_MODEL") from None
+        raise ValidationError(
+            f"{path / 'config.json'}: not readable as JSON ({error})", param="PARLEY_MODEL"
+        ) from None
     if not isinstance(facts, dict):
         raise ValidationError(f"{path / 'config.json'}: must be a JSON object", param="PARLEY_MODEL")
     text_part = facts.get("text_config")

@@ -25,7 +25,8 @@ _SHOWN_CHARS = 200
 class Settings:
     """Every setting, checked; see serve_app/variables.py for names, defaults and allowed values.
 
-    ``given`` has the names that somebody really set. ``keys`` maps environment names to providers' keys;
+    ``given`` has the names that somebody really set, ``given_in_environment`` those that the caller's shell
+    has too. ``keys`` maps environment names to providers' keys;
     like ``api_key`` it is left out of every repr.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     demo_flow: str | None
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     given: frozenset[str] = frozenset()
+    given_in_environment: frozenset[str] = frozenset()
 
     def runtime_config(self, **overrides: Any) -> RuntimeConfig:
         """What all processes of a runtime agree on; ``overrides`` are fields of RuntimeConfig.
@@ -87,7 +89,9 @@ class Settings:
             "max_vram_usage_gb": self.max_vram_usage_gb,
             "model_cache_dir": self.model_cache_dir,
             "local_engine": self.engine,
-            "breaker": BreakerConfig(max_failures=self.breaker_max_failures, timeout_s=self.breaker_timeout_s),
+            "breaker": BreakerConfig(
+                max_failures=self.breaker_max_failures, timeout_s=self.breaker_timeout_s
+            ),
             "provider_keys": dict(self.keys),
             "api_key": self.api_key or "",
             "catalog_dirs": self.catalog_dirs or (),
@@ -107,7 +111,7 @@ class Settings:
         return RuntimeConfig(**(values | overrides))
 
     def _for_own_model(self, model: str) -> dict[str, Any]:
-        """The configured model takes the place of the embedded ones in every role."""
+        """The configured model takes the place of the embedded ones (the loader gives it every tier)."""
         spec = configured_model(
             model,
             url=self.model_url,
@@ -116,10 +120,7 @@ class Settings:
             strategy=self.default_strategy,
             cache_dir=self.model_cache_dir,
         )
-        values: dict[str, Any] = {
-            "extra_models": (spec.model_dump(mode="json"),),
-            "tiers": {tier: spec.key for tier in ("light", "balanced", "strong")},
-        }
+        values: dict[str, Any] = {"extra_models": (spec.model_dump(mode="json"),)}
         if "DEFAULT_PROVIDER" not in self.given:
             values["default_provider"] = spec.provider
         if spec.is_local and not self.models:
@@ -138,7 +139,8 @@ def load_settings(
     every wrong value with its name, the value (never a secret's) and what is allowed.
     """
     problems: list[str] = []
-    texts = {**_read_env_file(env_file, problems), **(os.environ if env is None else env), **(overrides or {})}
+    environment = os.environ if env is None else env
+    texts = {**_read_env_file(env_file, problems), **environment, **(overrides or {})}
     values: dict[str, Any] = {}
     for variable in VARIABLES:
         try:
@@ -151,8 +153,11 @@ def load_settings(
             "wrong configuration:\n" + "\n".join(f"  {p}" for p in problems), param=problems[0].split("=")[0]
         )
     keys = {name: text.strip() for name, text in texts.items() if _is_provider_key(name) and text.strip()}
-    given = frozenset(v.name for v in VARIABLES if texts.get(v.name, "").strip())
-    return Settings(**values, keys=keys, given=given)
+    return Settings(**values, keys=keys, given=_given(texts), given_in_environment=_given(environment))
+
+
+def _given(texts: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(variable.name for variable in VARIABLES if texts.get(variable.name, "").strip())
 
 
 def _refusal(variable: Variable, text: str) -> str:
@@ -164,12 +169,16 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     """Values that are right alone and wrong together."""
     problems = []
     if values.get("model_url") and not values.get("model"):
-        problems.append("PARLEY_MODEL_URL needs PARLEY_MODEL. Allowed: the name of a model that the endpoint serves")
+        problems.append(
+            "PARLEY_MODEL_URL needs PARLEY_MODEL. Allowed: the name of a model that the endpoint serves"
+        )
     http, dashboard = values.get("http_port"), values.get("dashboard_port")
     if http is not None and http == dashboard:
         problems.append(f"PARLEY_DASHBOARD_PORT={dashboard} is also PORT. Allowed: two different ports")
     if values.get("haproxy") == "on" and sys.platform != "linux":
-        problems.append("PARLEY_HAPROXY='on' is not allowed. Allowed on this system: auto, off (HAProxy runs on Linux)")
+        problems.append(
+            "PARLEY_HAPROXY='on' is not allowed. Allowed on this system: auto, off (HAProxy runs on Linux)"
+        )
     return problems
 
 
@@ -184,12 +193,16 @@ def _read_env_file(path: str | Path | None, problems: list[str]) -> dict[str, st
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: cannot be read ({error.__class__.__name__}). Allowed: a UTF-8 file of NAME=value lines")
+        problems.append(
+            f"{path}: cannot be read ({error.__class__.__name__}). Allowed: a UTF-8 file of NAME=value lines"
+        )
         return {}
     found: dict[str, str] = {}
     for binding in parse_stream(StringIO(text)):
         if binding.error:
-            problems.append(f"{path}, line {binding.original.line}: not understood. Allowed: NAME=value, # comment")
+            problems.append(
+                f"{path}, line {binding.original.line}: not understood. Allowed: NAME=value, # comment"
+            )
         elif binding.key and binding.value is not None:
             found[binding.key] = binding.value
     return found

@@ -122,7 +122,13 @@ def url(text: str) -> str:
         _ = parts.port
     except ValueError:
         raise NotAllowed from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.username
+        or parts.query
+        or parts.fragment
+    ):
         raise NotAllowed
     return text.rstrip("/")
 
@@ -157,7 +163,9 @@ _PORT = (integer(1, 65_535), "a port number from 1 to 65535")
 _SECRET = (secret, "one line without spaces")
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("APP_ENV", "app_env", choice("dev", "test", "staging", "prod"), "dev, test, staging, prod", "dev"),
+    Variable(
+        "APP_ENV", "app_env", choice("dev", "test", "staging", "prod"), "dev, test, staging, prod", "dev"
+    ),
     Variable(
         "LOG_LEVEL",
         "log_level",
@@ -185,34 +193,86 @@ VARIABLES: tuple[Variable, ...] = (
         "the name of a registered strategy, such as optimized",
         "optimized",
     ),
-    Variable("MAX_TOKENS_DEFAULT", "max_tokens_default", integer(1, 131_072), "a whole number from 1 to 131072", "1024"),
+    Variable(
+        "MAX_TOKENS_DEFAULT",
+        "max_tokens_default",
+        integer(1, 131_072),
+        "a whole number from 1 to 131072",
+        "1024",
+    ),
     Variable("MAX_VRAM_USAGE_GB", "max_vram_usage_gb", number(0, 100_000), "a number of GB above 0", "6.0"),
     Variable("MODEL_CACHE_DIR", "model_cache_dir", folder, "a folder", ".cache/models"),
     Variable(
-        "CIRCUIT_BREAKER_MAX_FAILURES", "breaker_max_failures", integer(1, 1000), "a whole number from 1 to 1000", "3"
+        "CIRCUIT_BREAKER_MAX_FAILURES",
+        "breaker_max_failures",
+        integer(1, 1000),
+        "a whole number from 1 to 1000",
+        "3",
     ),
-    Variable("CIRCUIT_BREAKER_TIMEOUT", "breaker_timeout_s", number(0, 86_400), "seconds, above 0 and at most 86400", "60"),
+    Variable(
+        "CIRCUIT_BREAKER_TIMEOUT",
+        "breaker_timeout_s",
+        number(0, 86_400),
+        "seconds, above 0 and at most 86400",
+        "60",
+    ),
     Variable("PARLEY_HOME", "home", folder, "a folder", "~/.parley", about="keys, database, outputs, logs"),
     Variable("PARLEY_API_KEY", "api_key", own_key, "16 to 512 visible ASCII characters", secret=True),
     Variable(
         "PARLEY_MODEL",
         "model",
         model_name,
-        "a Hugging Face id, a folder with a model, or (with PARLEY_MODEL_URL) the name that the endpoint knows",
+        "a Hugging Face id, a folder with a model, or (with PARLEY_MODEL_URL) a name at the endpoint",
     ),
-    Variable("PARLEY_MODEL_URL", "model_url", url, "http://HOST[:PORT][/v1] or https://…", about="OpenAI-compatible"),
+    Variable(
+        "PARLEY_MODEL_URL",
+        "model_url",
+        url,
+        "http://HOST[:PORT][/v1] or https://…",
+        about="OpenAI-compatible",
+    ),
     Variable("PARLEY_MODEL_API_KEY", "model_api_key", *_SECRET, secret=True),
-    Variable("PARLEY_MODEL_FAMILY", "model_family", word, "the family whose prompt variants fit, such as general", "general"),
+    Variable(
+        "PARLEY_MODEL_FAMILY",
+        "model_family",
+        word,
+        "the family whose prompt variants fit, such as general",
+        "general",
+    ),
     Variable("PARLEY_MODEL_CONTEXT", "model_context", integer(16, 10_000_000), "a number of tokens from 16"),
     Variable("PARLEY_MODELS", "models", words, "keys of local models to load, separated by commas"),
-    Variable("PARLEY_ENGINE", "engine", choice("auto", "vllm", "transformers"), "auto, vllm, transformers", "auto"),
+    Variable(
+        "PARLEY_ENGINE", "engine", choice("auto", "vllm", "transformers"), "auto, vllm, transformers", "auto"
+    ),
     Variable("PARLEY_DASHBOARD_PORT", "dashboard_port", *_PORT, "8265", about="the Ray dashboard"),
     Variable("PARLEY_HAPROXY", "haproxy", choice("auto", "on", "off"), "auto, on, off", "auto"),
-    Variable("PARLEY_CATALOG_DIRS", "catalog_dirs", folders, "folders with your own models.yaml, flows/ …, separated by colons"),
-    Variable("PARLEY_OUTPUTS_DIR", "outputs_dir", folder, "a folder", about="default: outputs in PARLEY_HOME"),
-    Variable("PARLEY_STORE_URL", "store_url", store, "sqlite://… or postgresql://…", secret=True, about="default: SQLite in PARLEY_HOME"),
-    Variable("PARLEY_DEADLINE_S", "deadline_s", number(0, 86_400), "seconds, above 0 and at most 86400", "300"),
-    Variable("PARLEY_MAX_BODY_BYTES", "max_body_bytes", integer(1024, 1_000_000_000), "a number of bytes from 1024", "8000000"),
+    Variable(
+        "PARLEY_CATALOG_DIRS",
+        "catalog_dirs",
+        folders,
+        "folders with your own models.yaml, flows/ …, separated by colons",
+    ),
+    Variable(
+        "PARLEY_OUTPUTS_DIR", "outputs_dir", folder, "a folder", about="default: outputs in PARLEY_HOME"
+    ),
+    Variable(
+        "PARLEY_STORE_URL",
+        "store_url",
+        store,
+        "sqlite://… or postgresql://…",
+        secret=True,
+        about="default: SQLite in PARLEY_HOME",
+    ),
+    Variable(
+        "PARLEY_DEADLINE_S", "deadline_s", number(0, 86_400), "seconds, above 0 and at most 86400", "300"
+    ),
+    Variable(
+        "PARLEY_MAX_BODY_BYTES",
+        "max_body_bytes",
+        integer(1024, 1_000_000_000),
+        "a number of bytes from 1024",
+        "8000000",
+    ),
     Variable("PARLEY_EXPERT_WORKERS", "expert_workers", integer(0, 64), "a whole number from 0 to 64", "3"),
     Variable("PARLEY_MAX_RUNNERS", "max_runners", integer(1, 1000), "a whole number from 1 to 1000", "2"),
     Variable("PARLEY_MAX_INGRESSES", "max_ingresses", integer(1, 1000), "a whole number from 1 to 1000", "1"),

@@ -14,9 +14,7 @@ from registries.loader import load_catalog
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.settings import Settings
 
-_ROLES = ("light", "balanced", "strong")
 _ALWAYS_PASSED = frozenset({"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "LANGSMITH_API_KEY"})
-_PROVIDER_KEYS = (("OPENAI_API_KEY", "openai"), ("ANTHROPIC_API_KEY", "anthropic"), ("GOOGLE_API_KEY", "google"))
 
 
 def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> RuntimeConfig:
@@ -31,28 +29,25 @@ def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> Runt
 
 
 def with_default_provider(config: RuntimeConfig, catalog: Catalog, *, explicit: bool) -> RuntimeConfig:
-    """A provider whose key is there is used instead of the embedded models, unless somebody chose otherwise.
+    """One provider for tiers and default: what somebody chose, else what the catalog's strong tier has.
 
-    An own model (PARLEY_MODEL) goes before keys, an explicit DEFAULT_PROVIDER before both.
+    The catalog gives the tiers to an own model or to a provider whose key is there; an explicit
+    DEFAULT_PROVIDER takes them back.
     """
-    provider = config.default_provider
-    if not explicit and not config.extra_models:
-        offered = {model.provider for model in catalog.list_models()}
-        having = [name for variable, name in _PROVIDER_KEYS if config.provider_keys.get(variable) and name in offered]
-        provider = having[0] if having else provider
-    if provider == config.default_provider and (provider == "local" or config.tiers):
+    strong = catalog.tiers.get("strong")
+    used = catalog.get_model(strong).provider if strong else config.default_provider
+    if used == config.default_provider:
         return config
-    tiers = provider_tiers(catalog, provider)
-    return config.model_copy(update={"default_provider": provider, "tiers": tiers or config.tiers})
+    if not explicit:
+        return config.model_copy(update={"default_provider": used})
+    return config.model_copy(update={"tiers": provider_tiers(catalog, config.default_provider)})
 
 
 def provider_tiers(catalog: Catalog, provider: str) -> dict[str, str]:
-    """The provider's best model for each tier; a tier it does not have gets its strongest one."""
+    """The provider's model for each tier; a tier it does not declare gets its best one."""
     offered = sorted((m for m in catalog.list_models() if m.provider == provider), key=lambda m: m.quality)
-    if not offered:
-        return {}
     by_tier = {model.tier: model.key for model in offered if model.tier}
-    return {role: by_tier.get(role, offered[-1].key) for role in _ROLES}
+    return {tier: by_tier.get(tier, offered[-1].key) for tier in catalog.tiers} if offered else {}  # type: ignore[call-overload]
 
 
 def check_names(config: RuntimeConfig, catalog: Catalog) -> None:
@@ -66,7 +61,9 @@ def check_names(config: RuntimeConfig, catalog: Catalog) -> None:
     local = sorted(model.key for model in catalog.models if model.is_local)
     problems += [_unknown("PARLEY_MODELS", key, local) for key in config.models if key not in local]
     if problems:
-        raise ValidationError("wrong configuration:\n" + "\n".join(problems), param=problems[0].split("=")[0].strip())
+        raise ValidationError(
+            "wrong configuration:\n" + "\n".join(problems), param=problems[0].split("=")[0].strip()
+        )
 
 
 def _unknown(name: str, value: str, allowed: list[str]) -> str:

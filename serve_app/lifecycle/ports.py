@@ -34,7 +34,7 @@ def is_free(port: int) -> bool:
 
 
 def holder_of(port: int) -> str | None:
-    """"name (pid N)" of who listens there; None when nobody does or the system does not tell."""
+    """ "name (pid N)" of who listens there; None when nobody does or the system does not tell."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except (psutil.AccessDenied, OSError):

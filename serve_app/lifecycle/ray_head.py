@@ -31,7 +31,9 @@ _SECRET_NAMES = ("PARLEY_API_KEY", "LITELLM_MASTER_KEY", "RAY_AUTH_TOKEN")
 _KEPT_SESSIONS = 2
 
 
-def cluster_environment(config: RuntimeConfig, ports: RayPorts, inherited: Mapping[str, str]) -> dict[str, str]:
+def cluster_environment(
+    config: RuntimeConfig, ports: RayPorts, inherited: Mapping[str, str]
+) -> dict[str, str]:
     """What Ray's processes see: ours over the caller's, without keys (those travel in the config file).
 
     Ray's own settings of the caller (RAY_ADDRESS …) would point our processes at another cluster.
@@ -39,7 +41,9 @@ def cluster_environment(config: RuntimeConfig, ports: RayPorts, inherited: Mappi
     kept = {
         name: text
         for name, text in inherited.items()
-        if not name.endswith("_API_KEY") and name not in _SECRET_NAMES and not name.startswith(("RAY_", "PARLEY_"))
+        if not name.endswith("_API_KEY")
+        and name not in _SECRET_NAMES
+        and not name.startswith(("RAY_", "PARLEY_"))
     }
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     # SPT_NOENV: Ray's workers set their titles over their environment otherwise, and with it over the marker.
@@ -52,7 +56,9 @@ def prepare_private_dir(config: RuntimeConfig) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or folder.is_symlink():
-        raise ValidationError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", param="TMPDIR")
+        raise ValidationError(
+            f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", param="TMPDIR"
+        )
     os.chmod(folder, 0o700)
     (folder / "haproxy").mkdir(mode=0o700, exist_ok=True)
     for session in sorted(folder.glob("session_2*"))[:-_KEPT_SESSIONS]:
@@ -66,7 +72,9 @@ def _remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def start_head(config: RuntimeConfig, ports: RayPorts, home: RuntimeHome, environment: Mapping[str, str]) -> None:
+def start_head(
+    config: RuntimeConfig, ports: RayPorts, home: RuntimeHome, environment: Mapping[str, str]
+) -> None:
     """Run `ray start --head` to its end; raises InternalError with the log's place when it fails."""
     log = home.logs_dir / "ray-start.log"
     # Loopback: a laptop's address changes under a running cluster, and nothing of Ray is for others.
@@ -89,7 +97,9 @@ def start_head(config: RuntimeConfig, ports: RayPorts, home: RuntimeHome, enviro
         raise InternalError(f"Ray did not start: {last_line(log)} (all of it: {log})")
 
 
-def start_deployer(config_file: Path, ports: RayPorts, home: RuntimeHome, environment: Mapping[str, str]) -> ProcessFact:
+def start_deployer(
+    config_file: Path, ports: RayPorts, home: RuntimeHome, environment: Mapping[str, str]
+) -> ProcessFact:
     """Start `python -m serve_app.app`, which deploys everything on the running head."""
     with (home.logs_dir / "deploy.log").open("wb") as output:
         process = subprocess.Popen(

@@ -60,7 +60,8 @@ class RuntimeHome:
             os.chmod(self.path, _OWNER_ONLY_DIR)
         except OSError as error:
             raise ValidationError(
-                f"PARLEY_HOME={str(self.path)!r} cannot be used ({error.strerror}). Allowed: a folder that you may write to",
+                f"PARLEY_HOME={str(self.path)!r} cannot be used ({error.strerror}). "
+                "Allowed: a folder that you may write to",
                 param="PARLEY_HOME",
             ) from None
 
@@ -91,7 +92,9 @@ class RuntimeHome:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One `up` or `down` at a time; raises Conflict while another one works."""
-        descriptor = os.open(self.path / "lifecycle.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY_FILE)
+        descriptor = os.open(
+            self.path / "lifecycle.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY_FILE
+        )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

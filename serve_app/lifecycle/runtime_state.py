@@ -50,7 +50,7 @@ class RuntimeState(BaseModel):
 
 
 def read_state(home: RuntimeHome) -> RuntimeState | None:
-    """The saved state, or None when there is none or it is damaged (its processes are found by their marker)."""
+    """The saved state, or None when there is none or it is damaged (markers then find the processes)."""
     try:
         return RuntimeState.model_validate_json(home.state_file.read_bytes())
     except (OSError, pydantic.ValidationError):

@@ -111,12 +111,16 @@ def _first_state(config: RuntimeConfig, ports: RayPorts, ray_dir: str) -> Runtim
     )
 
 
-def _deploy(home: RuntimeHome, state: RuntimeState, ports: RayPorts, environment: Mapping[str, str]) -> RuntimeState:
+def _deploy(
+    home: RuntimeHome, state: RuntimeState, ports: RayPorts, environment: Mapping[str, str]
+) -> RuntimeState:
     daemons = tuple(
         fact for process in marked_processes(home.path) if (fact := fact_of(process)) and fact.name in DAEMONS
     )
     if {fact.name for fact in daemons} != DAEMONS:
-        raise InternalError(f"Ray started and ended again; see {home.logs_dir / 'ray-start.log'} and {state.ray_dir}")
+        raise InternalError(
+            f"Ray started and ended again; see {home.logs_dir / 'ray-start.log'} and {state.ray_dir}"
+        )
     deployer = start_deployer(home.config_file, ports, home, environment)
     started = state.model_copy(update={"phase": "started", "processes": daemons, "deployer": deployer})
     write_state(home, started)

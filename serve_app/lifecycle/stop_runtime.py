@@ -64,7 +64,7 @@ def end_runtime(home: RuntimeHome, progress: Progress) -> StopReport:
 
 
 def summary(names: tuple[str, ...]) -> str:
-    """"3 worker, 1 raylet": what ended, by kind, most frequent first."""
+    """ "3 worker, 1 raylet": what ended, by kind, most frequent first."""
     kinds = Counter(_kind(name) for name in names)
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"
 

@@ -1,0 +1,46 @@
+"""`parley`: the commands, each in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from serve_app.cli.direct import direct
+from serve_app.cli.doctor import doctor
+from serve_app.cli.down import down
+from serve_app.cli.flows import flows
+from serve_app.cli.models import models
+from serve_app.cli.run import run
+from serve_app.cli.status import status
+from serve_app.cli.token import token
+from serve_app.cli.up import up
+
+app = typer.Typer(
+    name="parley",
+    help="Several models draft, criticise, vote and merge, on a Ray cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 ok, 1 failed, 2 wrong input, 3 not running, 4 start or stop failed, "
+    "5 key refused, 130 interrupted.",
+)
+for _name, _command in (
+    ("up", up),
+    ("down", down),
+    ("status", status),
+    ("run", run),
+    ("direct", direct),
+    ("models", models),
+    ("flows", flows),
+    ("doctor", doctor),
+    ("token", token),
+):
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """The entry point of the distribution."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The typed HTTP client: ``from serve_app.client import Client, AsyncClient``."""
+
+from serve_app.client.api_errors import NotRunning
+from serve_app.client.async_client import AsyncClient
+from serve_app.client.client import Client
+from serve_app.client.connection import Connection, find_connection
+
+__all__ = ["AsyncClient", "Client", "Connection", "NotRunning", "find_connection"]
