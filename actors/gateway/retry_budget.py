@@ -46,9 +46,9 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Take one retry; False when the budget is used up."""
         self._refill()
-        if self._tokens < 1.0:
+        if self._tokens < 1.0 - 1e-9:  # ten fifths of a request are two retries, floats or not
             return False
-        self._tokens -= 1.0
+        self._tokens = max(0.0, self._tokens - 1.0)
         return True
 
     def _refill(self) -> None:

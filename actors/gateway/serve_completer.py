@@ -11,6 +11,7 @@ from ray import serve
 from actors.gateway.faults import LOADING, REPLICA_LOST
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_readiness import ServeReadiness
+from actors.model_replica import failure_reason
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
 from registries.contracts.generation import GenerationChunk
@@ -99,7 +100,7 @@ class ServeCompleter:
         app = await self._readiness.state(self._app)
         if app.state == "failed":
             raise ProviderError(
-                f"model {self._spec.key!r} failed to load: {_first_line(app.message)}",
+                f"model {self._spec.key!r} failed to load: {failure_reason(app.message)}",
                 Fault.REFUSED,
                 self._spec.provider,
                 self._spec.key,
@@ -135,7 +136,3 @@ def _cancelled_by_caller() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
-
-def _first_line(message: str) -> str:
-    """Serve's messages carry stack traces; their first line is for users."""
-    return (message.strip().splitlines() or ["no reason given"])[0][:300]

@@ -12,10 +12,10 @@ import ray
 
 from actors.gateway.breaker import Allowed, Blocked, BreakerPolicy, BreakerRecord, Outcome
 from actors.gateway.state_core import StateCore, StateSnapshot
+from actors.ray_flags import NAMESPACE
 from registries.contracts.config import RuntimeConfig
 
 NAME = "GatewayState"
-NAMESPACE = "parley"
 MAX_CONCURRENCY = 10_000
 """Every process parks one long-poll here."""
 

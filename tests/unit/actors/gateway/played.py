@@ -45,12 +45,22 @@ class PlayedCompleter:
         self.steps = list(steps)
         self.calls: list[EngineCall] = []
         self.cancelled = 0
+        self.arrived = asyncio.Semaphore(0)
+
+    async def arrivals(self, count: int) -> None:
+        """Wait until so many more calls have come in."""
+        for _ in range(count):
+            await self.arrived.acquire()
+
+    def _came(self, call: EngineCall) -> None:
+        self.calls.append(call)
+        self.arrived.release()
 
     def _next(self) -> Any:
         return self.steps.pop(0) if self.steps else "ok"
 
     async def complete(self, call: EngineCall) -> EngineResult:
-        self.calls.append(call)
+        self._came(call)
         step = self._next()
         try:
             if asyncio.isfuture(step):
@@ -67,7 +77,7 @@ class PlayedCompleter:
         return EngineResult(str(step), "stop", prompt_tokens=10, completion_tokens=5)
 
     async def stream(self, call: EngineCall) -> AsyncIterator[GenerationChunk | EngineResult]:
-        self.calls.append(call)
+        self._came(call)
         step = self._next()
         items = step if isinstance(step, list) else [GenerationChunk(text=step, tokens=2), step]
         if isinstance(step, Exception):

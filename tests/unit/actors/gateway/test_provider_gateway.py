@@ -93,8 +93,7 @@ async def test_one_probe_closes_the_breaker_again() -> None:
     await played.gateway.generate(ask())
     played.clock.now += 61
     probe = asyncio.create_task(played.gateway.generate(ask()))
-    while len(played.players["a"].calls) < 4:
-        await asyncio.sleep(0)
+    await played.players["a"].arrivals(4)
     others = [await played.gateway.generate(ask()) for _ in range(5)]
     assert {o.model_resolved for o in others} == {"b"}, "while the probe runs nobody else may try"
     gate.set_result(None)
@@ -110,8 +109,7 @@ async def test_a_cancelled_probe_gives_its_permit_back() -> None:
         await played.gateway.generate(ask())
     played.clock.now += 61
     probe = asyncio.create_task(played.gateway.generate(ask()))
-    while len(played.players["a"].calls) < 4:
-        await asyncio.sleep(0)
+    await played.players["a"].arrivals(4)
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe
@@ -272,8 +270,7 @@ async def test_cancelling_reaches_the_provider_and_is_recorded() -> None:
     gate = asyncio.get_running_loop().create_future()
     played = stage({"a": PlayedCompleter(gate)})
     task = asyncio.create_task(played.gateway.generate(ask()))
-    while not played.players["a"].calls:
-        await asyncio.sleep(0)
+    await played.players["a"].arrivals(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

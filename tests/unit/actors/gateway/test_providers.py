@@ -1,0 +1,93 @@
+"""Endpoints, their breaker keys, and the gateway without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors.gateway.local_gateway import local_gateway
+from actors.gateway.providers import ProviderTable, breaker_key
+from actors.gateway.timed_stream import timed_stream
+from registries.catalog import Catalog
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.generation import GenerationRequest
+from registries.specs import ModelSpec
+from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model, model, strategy
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        (local_model("nano-m"), "local/nano-m"),
+        (model("a", base_url="http://me:secret@h:1/v1/"), "a/http://h:1/v1"),
+        (model("a", base_url="https://h/v1", api_key_env="A_KEY"), "a/https://h/v1#A_KEY"),
+        (model("a", engine="litellm", base_url=None, provider="openai"), "openai/default"),
+    ],
+)
+def test_what_fails_together_rests_together(spec: ModelSpec, key: str) -> None:
+    assert breaker_key(spec) == key
+
+
+async def test_completers_are_made_once_and_closed_with_the_table() -> None:
+    made: list[str] = []
+
+    class Closing(PlayedCompleter):
+        async def aclose(self) -> None:
+            made.append("closed")
+
+    def make(spec: ModelSpec) -> PlayedCompleter:
+        made.append(spec.key)
+        return Closing() if spec.key == "a" else PlayedCompleter()
+
+    table = ProviderTable(make)
+    assert table.completer(model("a")) is table.completer(model("a"))
+    table.completer(model("b"))
+    await table.aclose()
+    await table.aclose()
+    assert made == ["a", "b", "closed"]
+
+
+async def test_the_local_gateway_answers_without_a_cluster() -> None:
+    config = RuntimeConfig(home="x", default_strategy="plain")
+    catalog = Catalog([local_model("m")], [strategy()])
+    gateway = await local_gateway(config, catalog, make=lambda spec: PlayedCompleter("4"))
+    request = GenerationRequest(prompt="2 + 2?")
+    assert gateway.resolve_model(request) == "m" and gateway.select_strategy(request).name == "plain"
+    assert (await gateway.generate(request)).text == "4"
+    shared = gateway.snapshot()
+    assert shared["shared"] is False and shared["breakers"][0]["key"] == "local/m"
+    gateway.adopt_state(gateway.export_state())
+    await gateway.aclose()
+
+
+async def test_the_local_gateway_uses_the_engine_table() -> None:
+    config = RuntimeConfig(home="x", default_strategy="plain")
+    gateway = await local_gateway(config, Catalog([local_model("m")], [strategy()]))
+    answer = await gateway.generate(GenerationRequest(prompt="2 + 2?"))
+    assert answer.model_resolved == "m" and answer.text
+    await gateway.aclose()
+
+
+async def test_a_stream_has_a_total_and_an_idle_limit() -> None:
+    clock = Clock()
+
+    async def source():  # type: ignore[no-untyped-def]
+        try:
+            for n in range(3):
+                yield n
+                clock.now += 1
+            await asyncio.get_running_loop().create_future()
+        finally:
+            closed.append(True)
+
+    closed: list[bool] = []
+    got = []
+    with pytest.raises(TimeoutError):
+        async for item in timed_stream(source(), 1.5, clock):
+            got.append(item)
+    assert got == [0, 1, 2] and closed == [True]
+    with pytest.raises(TimeoutError):
+        async for _ in timed_stream(source(), 100, clock, idle_s=0.01):
+            pass
+    assert closed == [True, True]
