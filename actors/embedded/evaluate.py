@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -72,6 +72,13 @@ def greedy_answerer(folder: Path, dtype: str = "float32", threads: int | None = 
     return answer_all
 
 
+def record(file: Path, model_key: str, scores: Mapping[Skill, float]) -> None:
+    """Put a model's figures into the JSON file of all models' figures, in place of earlier ones."""
+    figures = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    figures[model_key] = dict(scores)
+    file.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _accuracy(answerer: Answerer, lessons: Sequence[Lesson]) -> float:
     answers = answerer([lesson.prompt for lesson in lessons])
     right = sum(is_right(lesson, answer) for lesson, answer in zip(lessons, answers, strict=True))
@@ -84,9 +91,13 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--record", type=Path, help="JSON file that keeps every model's figures")
     arguments = parser.parse_args(arguments_given)
     answerer = greedy_answerer(arguments.model_dir, arguments.dtype, arguments.threads)
-    print(json.dumps(accuracy_by_skill(answerer), indent=2))
+    scores = accuracy_by_skill(answerer)
+    print(json.dumps(scores, indent=2))
+    if arguments.record is not None:
+        record(arguments.record, arguments.model_dir.resolve().name, scores)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ SKILLS: tuple[Skill, ...] = ("solve", "criticise", "repair", "merge")
 # Shares of mistakes inside prompts. A repair follows a critique that found a fault, so the answer is
 # mostly wrong there; critiques are mistaken about as often as a good challenger is, and then some.
 _WRONG_ANSWER_TO_CRITICISE = 0.5
+# With half of the answers right, copying the answer as the own result pays too well to be unlearnt.
+_WRONG_ANSWER_TO_CRITICISE_IN_TRAINING = 0.75
 _WRONG_ANSWER_TO_REPAIR = 0.7
 _WRONG_CRITIQUE = 0.2
 _WRONG_ANSWER_TO_MERGE = 0.35
 _SHARED_MISTAKE = 0.25
-_PLAIN_SOLVE_SHARE = 0.7
-_PLAIN_REVIEW_SHARE = 0.85
+_PLAIN_SOLVE_SHARE = 0.8
+_PLAIN_REVIEW_SHARE = 0.92
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +61,23 @@ def random_lesson(skill: Skill, rng: Random, held_out: Collection[tuple[Category
     """A training lesson on a question outside ``held_out``."""
     question = unseen_question(rng, held_out)
     plain_share = _PLAIN_SOLVE_SHARE if skill == "solve" else _PLAIN_REVIEW_SHARE
-    return lesson_on(question, skill, rng, question.text(random_phrasing(rng, plain_share)))
+    text = question.text(random_phrasing(rng, plain_share))
+    return lesson_on(question, skill, rng, text, _WRONG_ANSWER_TO_CRITICISE_IN_TRAINING)
 
 
-def lesson_on(question: Question, skill: Skill, rng: Random, text: str | None = None) -> Lesson:
+def lesson_on(
+    question: Question,
+    skill: Skill,
+    rng: Random,
+    text: str | None = None,
+    wrong_to_criticise: float = _WRONG_ANSWER_TO_CRITICISE,
+) -> Lesson:
     """A lesson on the given question, worded as ``text`` (by default the usual wording)."""
     text = question.text() if text is None else text
     if skill == "solve":
         return Lesson(skill, text, question.answer(), question)
     if skill == "criticise":
-        answered = _perhaps_wrong(question, rng, _WRONG_ANSWER_TO_CRITICISE)
+        answered = _perhaps_wrong(question, rng, wrong_to_criticise)
         prompt = criticise_prompt(text, question.answer(answered))
         return Lesson(skill, prompt, critique_text(question.result, answered), question)
     if skill == "repair":

@@ -31,8 +31,8 @@ class Recipe:
         return _FIRST_LESSONS if progress < _FIRST_LESSONS_UNTIL else self.lessons_per_step
 
 
-_FIRST_LESSONS: Mapping[Skill, int] = {"solve": 192, "criticise": 64}
-_FIRST_LESSONS_UNTIL = 0.1
+_FIRST_LESSONS: Mapping[Skill, int] = {"solve": 80, "criticise": 48}
+_FIRST_LESSONS_UNTIL = 0.35
 
 RECIPES: Mapping[str, Recipe] = {
     "nano-m": Recipe(
@@ -41,7 +41,7 @@ RECIPES: Mapping[str, Recipe] = {
         intermediate_size=448,
         steps=14_000,
         peak_learning_rate=2e-3,
-        lessons_per_step={"solve": 96, "criticise": 104, "repair": 36, "merge": 20},
+        lessons_per_step={"solve": 48, "criticise": 64, "repair": 24, "merge": 8},
     ),
     "nano-s": Recipe(
         hidden_size=64,
@@ -49,7 +49,7 @@ RECIPES: Mapping[str, Recipe] = {
         intermediate_size=160,
         steps=2_000,
         peak_learning_rate=3e-3,
-        lessons_per_step={"solve": 80, "criticise": 80, "repair": 64, "merge": 32},
+        lessons_per_step={"solve": 48, "criticise": 64, "repair": 24, "merge": 8},
     ),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -191,6 +192,8 @@ def _half_precision() -> AbstractContextManager[None]:
 
 def main(arguments_given: Sequence[str] | None = None) -> None:
     """Train one of the embedded models."""
+    # Threads that spin while they wait for each other double the time of a step on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     parser = argparse.ArgumentParser(description=main.__doc__)
