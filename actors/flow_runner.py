@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -42,18 +41,31 @@ class FlowRunner:
     Handles: ``run`` (stream=True), ``cancel``, ``status``; see flow_runner_app for its limits.
     """
 
-    def __init__(self, config_json: str) -> None:
-        self._config = RuntimeConfig.model_validate_json(config_json)
-        self._telemetry = open_telemetry(self._config, "flow_runner")
-        self._metrics = self._telemetry.metrics
-        self._catalog = load_catalog(self._config)
+    async def __init__(self, config_json: str) -> None:
+        config = RuntimeConfig.model_validate_json(config_json)
+        telemetry = open_telemetry(config, "flow_runner")
+        self._config = config
+        self._metrics = telemetry.metrics
+        self._catalog = load_catalog(config)
         self._runs: dict[str, RunExecution] = {}
         self._owner = TaskOwner()
         self._helpers = TaskOwner()
-        self._experts = ExpertPool(self._config, self._helpers, self._metrics)
         self._draining = False
-        self._parts: RunParts | None = None
-        self._opening = asyncio.Lock()
+        self._gateway = await open_gateway(
+            config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
+        )
+        self._parts = RunParts(
+            generator=TracedGenerator(self._gateway),
+            store=await open_store(config),
+            graphs=FlowGraphs(self._catalog),
+            metrics=telemetry.metrics,
+            experts=ExpertPool(config, self._helpers, telemetry.metrics),
+            resources=GpuResources(config.max_vram_usage_gb),
+            outputs_root=outputs_root(config),
+            linger_s=self._linger_s,
+        )
+        # Not awaited: the first runs may come before the workers are warm.
+        self._helpers.start(self._parts.experts.prime(config.expert_workers), "prime-experts")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
 
@@ -64,7 +76,7 @@ class FlowRunner:
         run), StoreError. Closing or cancelling the stream leaves the run to go on, unless the request said
         ``on_disconnect: cancel``.
         """
-        execution = await self._start(order)
+        execution = self._start(order)
         reader = execution.log.reader()
         ended = False
         try:
@@ -104,20 +116,18 @@ class FlowRunner:
             await self._owner.drain(DRAIN_S)
         await self._owner.cancel_all()
         await self._helpers.cancel_all()
-        if self._parts is not None:
-            await self._parts.store.close()
-            await self._gateway.aclose()
+        await self._parts.store.close()
+        await self._gateway.aclose()
         flush_tracing()
 
-    async def _start(self, order: RunOrder) -> RunExecution:
+    def _start(self, order: RunOrder) -> RunExecution:
         flow = self._catalog.flows.get(order.request.flow_type)
-        parts = await self._open()
         if self._draining or len(self._runs) >= self._config.runner_max_ongoing:
             self._metrics.record_rejected("draining" if self._draining else "runner_full")
             raise CapacityError(f"this runner has {len(self._runs)} runs under way", retry_after_s=1.0)
         if order.run_id in self._runs:
             raise CapacityError(f"run {order.run_id} is under way here", retry_after_s=1.0)
-        execution = RunExecution(order, flow, parts)
+        execution = RunExecution(order, flow, self._parts)
         self._runs[order.run_id] = execution
         self._metrics.record_queue_depth(len(self._runs))
         execution.task = self._owner.start(execution.work(), f"run-{order.run_id}")
@@ -127,31 +137,6 @@ class FlowRunner:
     def _forget(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
         self._metrics.record_queue_depth(len(self._runs))
-
-    async def _open(self) -> RunParts:
-        """What all runs share, opened in the loop that runs them, at the first need."""
-        async with self._opening:
-            if self._parts is None:
-                config = self._config
-                self._gateway = await open_gateway(
-                    config, self._catalog, observer=self._telemetry.observer, traceparent=current_traceparent
-                )
-                self._parts = RunParts(
-                    generator=TracedGenerator(self._gateway),
-                    store=await open_store(config),
-                    graphs=FlowGraphs(self._catalog),
-                    metrics=self._metrics,
-                    experts=self._experts,
-                    resources=GpuResources(config.max_vram_usage_gb),
-                    outputs_root=outputs_root(config),
-                    linger_s=self._linger_s,
-                )
-        return self._parts
-
-    async def prime(self) -> int:
-        """Open everything and start the expert workers; how many there are."""
-        await self._open()
-        return await self._experts.prime(self._config.expert_workers)
 
     def _linger_s(self) -> float:
         return min(MAX_LINGER_S, LINGER_S * (1 + len(self._runs) / BUSY_RUNS))

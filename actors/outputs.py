@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -55,6 +56,7 @@ def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
             json.dump(body, file, ensure_ascii=False, indent=2)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"the result cannot be written to {path}: {error}", param="outputs_dir") from error
     return path

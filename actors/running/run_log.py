@@ -42,6 +42,7 @@ class RunLog:
         last_seq: int = 0,
         now: Callable[[], float] = time.time,
         linger_s: Callable[[], float] = lambda: LINGER_S,
+        patience_s: float = STORE_PATIENCE_S,
     ) -> None:
         self.run_id = run_id
         self.seq = last_seq
@@ -49,6 +50,7 @@ class RunLog:
         self._metrics = metrics
         self._now = now
         self._linger_s = linger_s
+        self._patience_s = patience_s
         self._pending: list[RunEvent] = []
         self._news = asyncio.Event()
         self._durable_news = asyncio.Event()
@@ -108,7 +110,7 @@ class RunLog:
     async def finish(self, pump: asyncio.Task[None], result: RunResult) -> bool:
         """Commit the end, the result and what is pending together; then show it.
 
-        False when somebody else had ended the run. Raises StoreError after STORE_PATIENCE_S of trying.
+        False when somebody else had ended the run. Raises StoreError after ``patience_s`` of trying.
         """
         self._closing = True
         self._news.set()
@@ -123,7 +125,7 @@ class RunLog:
                 first = await self._store.finish(self.run_id, result, durable)
                 break
             except StoreError:
-                if time.monotonic() - started > STORE_PATIENCE_S:
+                if time.monotonic() - started > self._patience_s:
                     raise
                 await asyncio.sleep(STORE_PAUSE_S)
         self._metrics.record_commit("finish", time.monotonic() - started)

@@ -1,0 +1,16 @@
+"""Fixtures that several suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.runtime_cluster import RunningCluster, running_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RunningCluster]:
+    """The one runtime of the session: Ray, HAProxy, the API and scripted models, as `parley up` starts it."""
+    with running_cluster() as running:
+        yield running

@@ -1,0 +1,21 @@
+"""Waiting for a condition with a deadline, never for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], timeout_s: float, every_s: float = 0.02
+) -> None:
+    """Return as soon as the condition (a function, or a coroutine function) holds; TimeoutError otherwise."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            answer = condition()
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer:
+                return
+            await asyncio.sleep(every_s)

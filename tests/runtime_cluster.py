@@ -1,0 +1,161 @@
+"""One real runtime for all integration and chaos tests: Ray, HAProxy, the API, scripted models."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.ray_flags import RayPorts, find_ports, gcs_address, private_dir, ray_environment
+from actors.ray_token import ensure_ray_token
+from registries.contracts.config import BreakerConfig, RuntimeConfig
+from serve_app.lifecycle.processes import end_processes, marked_processes, own_lineage
+from serve_app.lifecycle.ray_head import cluster_environment, prepare_private_dir, start_deployer, start_head
+from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
+from tests.scripted_models import SCRIPTED_MODELS, SCRIPTED_TIERS
+
+API_UP_S = 90.0
+"""Beside other work on two cores; an idle machine takes 15 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCluster:
+    """Facts about the runtime under test, and the few things that many tests do with it."""
+
+    base_url: str
+    api_key: str
+    config: RuntimeConfig
+    home: Path
+    gcs_address: str
+    environment: dict[str, str]
+    start_s: float
+    """Seconds from nothing to an API that answers."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that every route but the open ones needs."""
+        return {"X-API-Key": self.api_key}
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this runtime."""
+        return marked_processes(self.home, exclude=own_lineage())
+
+    def logs(self, component: str) -> str:
+        """The JSON lines that a component has written."""
+        path = self.home / "logs" / f"{component}.jsonl"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def cluster_config(home: Path, **changes: Any) -> RuntimeConfig:
+    """The configuration of a test runtime: scripted models alone, free ports, spans to a file."""
+    settings: dict[str, Any] = {
+        "home": str(home),
+        "instance": uuid.uuid4().hex,
+        "http_port": free_port(),
+        "dashboard_port": free_port(),
+        "api_key": f"test-{uuid.uuid4().hex}",
+        "default_provider": "scripted",
+        "models": tuple(str(m["key"]) for m in SCRIPTED_MODELS if m["engine"] == "scripted"),
+        "extra_models": SCRIPTED_MODELS,
+        "tiers": SCRIPTED_TIERS,
+        "breaker": BreakerConfig(max_failures=3, timeout_s=2.0),
+        "trace_file": "spans.jsonl",
+    }
+    return RuntimeConfig(**{**settings, **changes})
+
+
+def free_port() -> int:
+    """A port that nobody holds at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_cluster(**changes: Any) -> Iterator[RunningCluster]:
+    """Start a runtime as the CLI does, in a PARLEY_HOME of its own; everything is ended and removed after."""
+    home = RuntimeHome(Path(tempfile.mkdtemp(prefix="parley-test-")))
+    config = cluster_config(home.path, **changes)
+    ports = find_ports()
+    home.ensure()
+    prepare_private_dir(config)
+    ensure_ray_token(config)
+    write_private(home.config_file, config.model_dump_json())
+    environment = _environment(config, ports)
+    started = time.monotonic()
+    try:
+        start_head(config, ports, home, environment)
+        start_deployer(home.config_file, ports, home, environment)
+        base_url = f"http://127.0.0.1:{config.http_port}"
+        _await_api(base_url, home)
+        took = time.monotonic() - started
+        yield RunningCluster(
+            base_url, config.api_key, config, home.path, gcs_address(ports), environment, took
+        )
+    finally:
+        ended = end_processes(lambda: marked_processes(home.path, exclude=own_lineage()))
+        if not os.environ.get("PARLEY_TEST_KEEP"):
+            shutil.rmtree(home.path, ignore_errors=True)
+            shutil.rmtree(private_dir(config), ignore_errors=True)
+        assert not ended.left, f"processes outlived the runtime: {ended.left}"
+
+
+def _environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
+    environment = cluster_environment(config, ports, os.environ)
+    # Measuring coverage in Ray's processes needs these; a real start drops what is not Parley's setting.
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PARLEY_COVERAGE_")}
+    return environment | kept
+
+
+def _await_api(base_url: str, home: RuntimeHome) -> None:
+    deadline = time.monotonic() + API_UP_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{base_url}/api/health", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    log = home.logs_dir / "deploy.log"
+    tail = log.read_text(errors="replace")[-3000:] if log.exists() else "no deploy.log"
+    raise AssertionError(f"the API did not answer within {API_UP_S:g} s\n{tail}")
+
+
+@contextmanager
+def attached_to(cluster: RunningCluster) -> Iterator[None]:
+    """This process as a driver of the cluster (Serve handles, actors); one at a time."""
+    before = dict(os.environ)
+    ours = {k: v for k, v in cluster.environment.items() if k.startswith("RAY_")}
+    os.environ.update(ours)
+    import ray
+
+    ray.init(address=cluster.gcs_address, namespace="parley", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        for name in ours:
+            os.environ.pop(name, None)
+        os.environ.update({k: v for k, v in before.items() if k in ours})
+
+
+__all__ = [
+    "RunningCluster",
+    "attached_to",
+    "cluster_config",
+    "free_port",
+    "ray_environment",
+    "running_cluster",
+]

@@ -1,0 +1,38 @@
+"""Registry entries of scripted models: what the shared cluster answers with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def scripted_model(key: str, answers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """A ModelSpec as JSON whose ModelReplica plays these answers."""
+    entry: dict[str, Any] = {
+        "key": key,
+        "family": "scripted",
+        "provider": "scripted",
+        "engine": "scripted",
+        "location": key,
+        "context_window": 8192,
+        "default_strategy": "optimized",
+        "cost_profile": {"prompt_usd_per_mtok": 1.0, "completion_usd_per_mtok": 2.0},
+        "scaling": {"num_cpus": 0.1, "max_ongoing_requests": 256},
+        "engine_options": {"script": {"answers": answers, "echo": True}},
+    }
+    return {**entry, **changes}
+
+
+SCRIPTED_MODELS: tuple[dict[str, Any], ...] = (
+    scripted_model(
+        "fast",
+        [
+            {"pattern": "Critique|critique", "texts": ["The answer is 85."]},
+            {"pattern": "fault", "texts": ["I get 85. VERDICT: FAULT"]},
+            {"pattern": "48 \\+ 37", "texts": ["The answer is 84."]},
+        ],
+    ),
+    scripted_model("slow", [{"texts": ["one two three four five six seven eight"], "latency_s": 0.3}]),
+    scripted_model("endless", [{"texts": ["word " * 2000], "tokens_per_s": 20}]),
+    scripted_model("broken", [{"faults": [{"kind": "bad_response", "times": None}]}]),
+)
+SCRIPTED_TIERS = {"light": "fast", "balanced": "fast", "strong": "fast"}
