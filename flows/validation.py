@@ -46,7 +46,7 @@ def check_flows(catalog: Catalog) -> None:
     """Raise ValidationError with every problem of every flow in the catalog."""
     lines = [
         f"  - {flow.name}: {problem.field}: {problem.message}"
-        for flow in catalog.flows
+        for flow in sorted(catalog.flows, key=lambda flow: flow.name)
         for problem in validate_flow(flow, catalog)
     ]
     if lines:

@@ -99,6 +99,7 @@ def _shelf(
         earlier = shelf.origin.get(name)
         if earlier and earlier[1] == entry.layer:
             problems.append(f"{_place(entry)}: {name!r} is declared twice (also in {earlier[0]})")
+            continue
         shelf.items[name] = spec
         shelf.origin[name] = (_place(entry), entry.layer)
     return shelf
