@@ -17,6 +17,8 @@ from registries.contracts.errors import ValidationError
 from serve_app.configured_model import configured_model
 from serve_app.variables import VARIABLES, NotAllowed, Variable
 
+LOCAL = "local"
+"""The default provider: whatever is configured, else the embedded models."""
 _KEY_SUFFIX = "_API_KEY"
 _SHOWN_CHARS = 200
 
@@ -121,7 +123,7 @@ class Settings:
             cache_dir=self.model_cache_dir,
         )
         values: dict[str, Any] = {"extra_models": (spec.model_dump(mode="json"),)}
-        if "DEFAULT_PROVIDER" not in self.given:
+        if self.default_provider == LOCAL:
             values["default_provider"] = spec.provider
         if spec.is_local and not self.models:
             values["models"] = (spec.key,)

@@ -103,6 +103,11 @@ def folder(text: str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
+def own_folder(text: str) -> str:
+    """A folder by its one true name, so that two spellings of it are the same runtime."""
+    return str(Path(folder(text)).resolve())
+
+
 def folders(text: str) -> tuple[str, ...]:
     """Paths separated by colons."""
     return tuple(folder(part) for part in text.split(":") if part)
@@ -216,7 +221,9 @@ VARIABLES: tuple[Variable, ...] = (
         "seconds, above 0 and at most 86400",
         "60",
     ),
-    Variable("PARLEY_HOME", "home", folder, "a folder", "~/.parley", about="keys, database, outputs, logs"),
+    Variable(
+        "PARLEY_HOME", "home", own_folder, "a folder", "~/.parley", about="keys, database, outputs, logs"
+    ),
     Variable("PARLEY_API_KEY", "api_key", own_key, "16 to 512 visible ASCII characters", secret=True),
     Variable(
         "PARLEY_MODEL",

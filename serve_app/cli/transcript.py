@@ -24,6 +24,7 @@ class _Speaker:
     """One visit of one node."""
 
     role: str
+    attempt: int = 1
     said: str = ""
     waiting: list[Piece] = field(default_factory=list)
     done: bool = False
@@ -37,8 +38,7 @@ class Transcript:
     """
 
     def __init__(self) -> None:
-        self._speakers: dict[tuple[str, int, int], _Speaker] = {}
-        self._visits: dict[str, int] = {}
+        self._speakers: dict[tuple[str, int], _Speaker] = {}
 
     def feed(self, event: RunEvent) -> Iterator[Piece]:
         """What can be printed after this event."""
@@ -76,14 +76,17 @@ class Transcript:
             speaker.done = True
 
     def _speaker(self, event: RunEvent, node: str) -> _Speaker:
+        """Who speaks; a new attempt starts its words anew, under the same heading."""
         visit = event.data.get("visit")
-        if event.type == "node.started":
-            self._visits[node] = visit if isinstance(visit, int) else self._visits.get(node, 0) + 1
-        number = visit if isinstance(visit, int) else self._visits.get(node, 1)
-        role = str(event.data.get("role") or node)
-        return self._speakers.setdefault(
-            (node, number, event.attempt), _Speaker(role, waiting=[Piece("heading", role)])
-        )
+        key = (node, visit if isinstance(visit, int) else 1)
+        speaker = self._speakers.get(key)
+        if speaker is None:
+            role = str(event.data.get("role") or node)
+            speaker = self._speakers[key] = _Speaker(role, waiting=[Piece("heading", role)])
+        if event.attempt > speaker.attempt:
+            speaker.attempt, speaker.said = event.attempt, ""
+            speaker.waiting.append(Piece("fact", f"attempt {event.attempt}"))
+        return speaker
 
     def _complete(self, speaker: _Speaker, data: Mapping[str, Any]) -> None:
         text = str(data.get("text") or "")
@@ -109,7 +112,7 @@ def transcript_of(nodes: tuple[NodeResult, ...]) -> Iterator[Piece]:
         if node.status == "failed":
             yield Piece("failure", f"failed: {node.error.message if node.error else 'no reason given'}")
         elif node.status == "skipped":
-            yield Piece("fact", "skipped")
+            yield Piece("fact", f"skipped{_because(node.model_dump())}")
         else:
             yield Piece("words", node.text)
             yield Piece("fact", node_facts(node.model_dump(mode="json")))
@@ -137,5 +140,6 @@ def _reason(data: Mapping[str, Any]) -> str:
 
 
 def _because(data: Mapping[str, Any]) -> str:
-    reason = data.get("reason")
+    own = data.get("data")
+    reason = own.get("reason") if isinstance(own, dict) else None
     return f": {reason}" if reason else ""

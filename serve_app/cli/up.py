@@ -41,6 +41,7 @@ def up(
         raise typer.Exit(code)
 
 
+_EXITS = {"ready": ExitCode.OK, "loading": ExitCode.OK, "interrupted": ExitCode.INTERRUPTED}
 _FIELDS = {
     "PARLEY_MODEL": "extra_models",
     "PARLEY_MODEL_URL": "extra_models",
@@ -72,12 +73,13 @@ def _up(cmd: Command, insisted: frozenset[str], wait: bool, timeout_s: float) ->
             )
         status, failed = _await(cmd, report.state, progress, timeout_s) if wait else ("loading", [])
     _show(cmd, report.state, report.fresh, status, failed)
-    return ExitCode.OK if status in {"ready", "loading"} else ExitCode.LIFECYCLE
+    return _EXITS.get(status, ExitCode.LIFECYCLE)
 
 
 def _await(cmd: Command, state: Any, progress: Any, timeout_s: float) -> tuple[str, list[str]]:
     """The state when waiting ended, and what failed."""
     from serve_app.lifecycle.await_ready import DeploymentWatch, await_ready, failures, probe_with
+    from serve_app.lifecycle.stop_runtime import stop_runtime
 
     with cmd.client() as client:
         try:
@@ -88,7 +90,10 @@ def _await(cmd: Command, state: Any, progress: Any, timeout_s: float) -> tuple[s
                 timeout_s=timeout_s,
             )
         except ParleyError as error:
-            return "failed", [error.message]
+            stop_runtime(cmd.home, progress)
+            return "failed", [error.message, "everything that was started has been ended again"]
+        except KeyboardInterrupt:
+            return "interrupted", ["interrupted; the runtime goes on loading: parley status, parley down"]
     if outcome == "late":
         return "late", [
             f"not everything was loaded within {timeout_s:g} s; it goes on loading: parley status"
@@ -112,7 +117,6 @@ def _show(cmd: Command, state: Any, fresh: bool, status: str, failed: list[str])
         cmd.output.json(facts)
         return
     if status == "failed":
-        cmd.output.note("to end what was started: parley down")
         return
     for label, name in (("API", "api"), ("API docs", "docs"), ("Ray dashboard", "dashboard")):
         cmd.output.line(f"{label:<14} {facts[name]}")

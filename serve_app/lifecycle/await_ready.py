@@ -29,7 +29,7 @@ def await_ready(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Outcome, Readiness | None]:
-    """Poll ``probe`` until all is ready, or failed and nothing loads any more ("partly"), or time is up ("late").
+    """Poll ``probe`` until all is ready, some failed and nothing loads ("partly"), or time is up ("late").
 
     ``deploying`` answers why the deployment failed, or None while it goes on or went well; its words are
     raised as InternalError.
@@ -43,7 +43,8 @@ def await_ready(
             last = report
             if not answered:
                 answered = True
-                progress.say(f"the API answers after {clock() - started:.0f} s")
+                if (waited_s := clock() - started) >= 1:
+                    progress.say(f"the API answers after {waited_s:.0f} s")
             if report.status == "ready":
                 return "ready", report
             if report.status == "failed" and not names_in(report, "loading"):
@@ -91,11 +92,11 @@ class DeploymentWatch:
 
     def __call__(self) -> str | None:
         """Why it failed; None while it goes on."""
-        dead = [fact.name for fact in self._state.processes if not is_alive(fact)]
+        dead = [fact.name for fact in self._state.processes if not is_alive(fact, self._state.instance)]
         if dead:
             logs = f"{self._state.ray_dir}/session_latest/logs"
             return f"Ray ended by itself ({', '.join(dead)}); its logs: {logs}"
-        if self._state.deployer is None or is_alive(self._state.deployer):
+        if self._state.deployer is None or is_alive(self._state.deployer, self._state.instance):
             return None
         if self._ended_at is None:
             self._ended_at = self._clock()

@@ -12,7 +12,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
 from registries.loader import load_catalog
 from serve_app.lifecycle.runtime_home import RuntimeHome
-from serve_app.settings import Settings
+from serve_app.settings import LOCAL, Settings
 
 _ALWAYS_PASSED = frozenset({"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "LANGSMITH_API_KEY"})
 
@@ -21,24 +21,24 @@ def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> Runt
     """The whole configuration; raises ValidationError naming every setting that the registries contradict."""
     config = settings.runtime_config(instance=instance, api_key=settings.api_key or home.admin_key())
     catalog = load_catalog(config)
-    config = with_default_provider(config, catalog, explicit="DEFAULT_PROVIDER" in settings.given)
+    config = with_default_provider(config, catalog)
     check_names(config, catalog)
     wanted = _ALWAYS_PASSED | {model.api_key_env for model in catalog.models if model.api_key_env}
     keys = {name: key for name, key in config.provider_keys.items() if name in wanted}
     return config.model_copy(update={"provider_keys": keys})
 
 
-def with_default_provider(config: RuntimeConfig, catalog: Catalog, *, explicit: bool) -> RuntimeConfig:
-    """One provider for tiers and default: what somebody chose, else what the catalog's strong tier has.
+def with_default_provider(config: RuntimeConfig, catalog: Catalog) -> RuntimeConfig:
+    """One provider for tiers and default.
 
-    The catalog gives the tiers to an own model or to a provider whose key is there; an explicit
-    DEFAULT_PROVIDER takes them back.
+    The catalog gives the tiers to an own model, or to a provider whose key is there; DEFAULT_PROVIDER=local
+    (the default) goes with that, another one takes the tiers for itself.
     """
     strong = catalog.tiers.get("strong")
     used = catalog.get_model(strong).provider if strong else config.default_provider
     if used == config.default_provider:
         return config
-    if not explicit:
+    if config.default_provider == LOCAL:
         return config.model_copy(update={"default_provider": used})
     return config.model_copy(update={"tiers": provider_tiers(catalog, config.default_provider)})
 
@@ -53,9 +53,11 @@ def provider_tiers(catalog: Catalog, provider: str) -> dict[str, str]:
 def check_names(config: RuntimeConfig, catalog: Catalog) -> None:
     """Raise one ValidationError for all settings that name what no registry has."""
     problems = []
-    providers = sorted({model.provider for model in catalog.models})
+    providers = sorted({model.provider for model in catalog.list_models()} | {LOCAL})
     if config.default_provider not in providers:
-        problems.append(_unknown("DEFAULT_PROVIDER", config.default_provider, providers))
+        problems.append(
+            _unknown("DEFAULT_PROVIDER", config.default_provider, providers) + _key_hint(config, catalog)
+        )
     if config.default_strategy not in catalog.strategies:
         problems.append(_unknown("DEFAULT_STRATEGY", config.default_strategy, catalog.strategies.names()))
     local = sorted(model.key for model in catalog.models if model.is_local)
@@ -64,6 +66,12 @@ def check_names(config: RuntimeConfig, catalog: Catalog) -> None:
         raise ValidationError(
             "wrong configuration:\n" + "\n".join(problems), param=problems[0].split("=")[0].strip()
         )
+
+
+def _key_hint(config: RuntimeConfig, catalog: Catalog) -> str:
+    """Which key would make the provider usable."""
+    names = {m.api_key_env for m in catalog.models if m.provider == config.default_provider and m.api_key_env}
+    return f" ({config.default_provider} needs {', '.join(sorted(names))})" if names else ""
 
 
 def _unknown(name: str, value: str, allowed: list[str]) -> str:

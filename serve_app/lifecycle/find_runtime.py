@@ -27,6 +27,6 @@ def find_runtime(home: RuntimeHome) -> Found:
     if state is None:
         leftover = home.state_file.exists() or (home.path.is_dir() and marked_processes(home.path))
         return Found("stale") if leftover else Found("none")
-    alive = {fact.name for fact in state.processes if is_alive(fact)}
+    alive = {fact.name for fact in state.processes if is_alive(fact, state.instance)}
     complete = state.phase == "started" and alive >= DAEMONS
     return Found("running" if complete else "stale", state)

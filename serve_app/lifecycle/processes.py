@@ -57,12 +57,16 @@ def fact_of(process: psutil.Process) -> ProcessFact | None:
         return None
 
 
-def is_alive(fact: ProcessFact) -> bool:
-    """Whether exactly this process still lives."""
+def is_alive(fact: ProcessFact, instance: str) -> bool:
+    """Whether exactly this process still lives: its pid, with this runtime's marker.
+
+    Start times would do as well, were they not shifted by every step of the machine's clock.
+    """
     try:
         process = psutil.Process(fact.pid)
-        return abs(process.create_time() - fact.started) < 0.05 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+        living = process.status() != psutil.STATUS_ZOMBIE
+        return living and process.environ().get(INSTANCE_MARKER) == instance
+    except (psutil.Error, OSError):
         return False
 
 

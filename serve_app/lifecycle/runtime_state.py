@@ -12,13 +12,13 @@ from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
 
 
 class ProcessFact(BaseModel):
-    """A process that cannot be mistaken for another: pids are reused, start times are not."""
+    """A process as it was started; its marker says later whether the pid still means it."""
 
     model_config = ConfigDict(frozen=True)
 
     pid: int
     started: float
-    """Seconds since the epoch, as the system tells it."""
+    """Seconds since the epoch, as the system tells it; for people."""
     name: str
 
 

@@ -95,6 +95,8 @@ def _start(config: RuntimeConfig, home: RuntimeHome, progress: Progress) -> Runt
     environment = cluster_environment(config, ports, os.environ)
     progress.doing("starting Ray")
     start_head(config, ports, home, environment)
+    # Ray opens its folder to everybody; its sockets are not for everybody.
+    ray_dir.chmod(0o700)
     progress.doing("deploying the application")
     return _deploy(home, state, ports, environment)
 
