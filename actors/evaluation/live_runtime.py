@@ -1,7 +1,8 @@
-"""The running cluster as an evaluation sees it: its FlowRunner, its gateway, its registry, its store."""
+"""The running cluster as an evaluation sees it: its FlowRunner, its gateway, its registry."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,14 +13,26 @@ from typing import Any
 import pydantic
 import ray
 from ray import serve
-from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OwnerDiedError,
+    RayActorError,
+    RayError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 
 from actors.evaluation.patience import LostCall
 from actors.gateway.open_gateway import open_gateway
 from actors.ray_flags import NAMESPACE
-from actors.stores.open_store import open_store
-from actors.stores.store import Store
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError, InternalError, NotFound, ParleyError, ValidationError
@@ -28,6 +41,18 @@ from registries.contracts.runs import TERMINAL_EVENTS, RunOrder, RunResult
 from registries.loader import load_catalog
 
 APP, RUNNER = "parley", "FlowRunner"
+LOST = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    OwnerDiedError,
+    ObjectLostError,
+    TaskCancelledError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
+"""Errors after which a run will not end any more: its process, or the way to it, is gone."""
 _CONFIG_IN_HOME = Path("run") / "config.json"
 
 
@@ -85,41 +110,52 @@ async def attached(config_path: Path) -> AsyncIterator[LiveRuntime]:
             f"no runtime was found on the cluster: {first_line(error)}", param="address"
         ) from error
     gateway = await open_gateway(config, catalog)
-    store = await open_store(config)
     try:
-        yield LiveRuntime(config, catalog, RunCaller(handle, store, catalog), gateway.generate)
+        yield LiveRuntime(config, catalog, RunCaller(handle), gateway.generate)
     finally:
-        await store.close()
         await gateway.aclose()
         ray.shutdown()
 
 
 class RunCaller:
-    """A run by the FlowRunner that serves everybody: committed first, as the front door does it."""
+    """A run by the FlowRunner that serves everybody; it commits the run when it takes it."""
 
-    def __init__(self, handle: Any, store: Store, catalog: Catalog) -> None:
-        self._handle = handle.options(stream=True)
-        self._store = store
-        self._catalog = catalog
+    def __init__(self, handle: Any) -> None:
+        self._runs = handle.options(method_name="run", stream=True)
 
     async def __call__(self, order: RunOrder) -> RunResult:
         """The whole result; cancelling stops the run, for the order says so."""
-        flow = self._catalog.flows.get(order.request.flow_type)
-        await self._store.accept(order, flow.version)
+        batches = self._runs.remote(order)
         try:
-            async for events in self._handle.run.remote(order):
+            async for events in batches:
                 for event in events:
                     if event.type in TERMINAL_EVENTS:
                         return RunResult.model_validate(event.data["result"])
-        except ParleyError:
+        except asyncio.CancelledError as error:
+            if not _cancelled_by_us():
+                raise LostCall("the runner of this item was stopped") from error
+            batches.cancel()
             raise
-        except BackPressureError as error:
-            raise CapacityError("the runners' queues are full", retry_after_s=1.0) from error
-        except (RayActorError, DeploymentUnavailableError) as error:
-            raise LostCall("the runner of this item died") from error
-        except RayError as error:
-            raise InternalError(f"the run ended outside the error tree: {first_line(error)}") from error
+        except (RayError, RayServeException) as error:
+            raise translated(error) from error
         raise LostCall("the runner ended the stream before the run's end")
+
+
+def _cancelled_by_us() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def translated(error: BaseException) -> ParleyError:
+    """Ray's exceptions in the words of our tree."""
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, ParleyError):
+        return cause
+    if isinstance(cause, BackPressureError):
+        return CapacityError("the runners' queues are full", retry_after_s=1.0)
+    if isinstance(cause, LOST):
+        return LostCall("the runner of this item died")
+    return InternalError(f"the run ended outside the error tree: {first_line(error)}")
 
 
 def first_line(error: BaseException) -> str:

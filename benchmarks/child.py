@@ -1,0 +1,90 @@
+"""Processes that a benchmark starts, and ends again with everything below them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+
+def free_port() -> int:
+    """A port that is free on this machine now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], piped: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the command with its output in ``log`` (or stdin and stdout piped); ended at the exit."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE if piped else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if piped else output,
+            stderr=output,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        await asyncio.to_thread(end_tree, process.pid)
+        await process.wait()
+
+
+def end_tree(pid: int, patience_s: float = 5.0) -> None:
+    """TERM to a process and all below it, KILL to what is left."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in family:
+        _quietly(process.terminate)
+    _, alive = psutil.wait_procs(family, timeout=patience_s)
+    for process in alive:
+        _quietly(process.kill)
+    psutil.wait_procs(alive, timeout=patience_s)
+
+
+def _quietly(action: object) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except psutil.Error:
+        return
+
+
+async def await_http(
+    url: str, process: asyncio.subprocess.Process | None, log: Path, timeout_s: float
+) -> float:
+    """Seconds until the address answers 200; raises RuntimeError with the log's end when it does not."""
+    started = time.perf_counter()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client:
+        while time.perf_counter() - started < timeout_s:
+            if process is not None and process.returncode is not None:
+                break
+            try:
+                async with client.get(url) as response:
+                    if response.status == 200:
+                        return time.perf_counter() - started
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            await asyncio.sleep(0.05)
+    tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+    raise RuntimeError(f"{url} did not answer within {timeout_s:g} s\n{tail}")
+
+
+def say(text: str) -> None:
+    """Progress, on stderr: stdout is the table's."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
