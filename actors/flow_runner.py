@@ -12,7 +12,7 @@ from ray.serve.schema import LoggingConfig
 from actors.gateway.open_gateway import open_gateway
 from actors.outputs import outputs_root
 from actors.running.ports import GpuResources
-from actors.running.ray_placement import ExpertPool
+from actors.running.ray_placement import ExpertPool, RayPlacement
 from actors.running.run_execution import RunExecution, RunParts
 from actors.running.run_log import LINGER_S
 from actors.running.task_owner import TaskOwner
@@ -41,7 +41,7 @@ class FlowRunner:
     Handles: ``run`` (stream=True), ``cancel``, ``status``; see flow_runner_app for its limits.
     """
 
-    async def __init__(self, config_json: str) -> None:
+    async def __init__(self, config_json: str) -> None:  # type: ignore[misc] # Serve awaits it
         config = RuntimeConfig.model_validate_json(config_json)
         telemetry = open_telemetry(config, "flow_runner")
         self._config = config
@@ -54,18 +54,19 @@ class FlowRunner:
         self._gateway = await open_gateway(
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
+        experts = ExpertPool(config, self._helpers, telemetry.metrics)
         self._parts = RunParts(
             generator=TracedGenerator(self._gateway),
             store=await open_store(config),
             graphs=FlowGraphs(self._catalog),
             metrics=telemetry.metrics,
-            experts=ExpertPool(config, self._helpers, telemetry.metrics),
+            placement=lambda events: RayPlacement(experts, events),
             resources=GpuResources(config.max_vram_usage_gb),
             outputs_root=outputs_root(config),
             linger_s=self._linger_s,
         )
         # Not awaited: the first runs may come before the workers are warm.
-        self._helpers.start(self._parts.experts.prime(config.expert_workers), "prime-experts")
+        self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
 
@@ -144,27 +145,25 @@ class FlowRunner:
 
 def flow_runner_app(config: RuntimeConfig) -> serve.Application:
     """FlowRunner bound to the configuration, with its limits and autoscaling (see docs/operations.md)."""
-    return (
-        serve.deployment(FlowRunner)
-        .options(
-            name=DEPLOYMENT,
-            max_ongoing_requests=config.runner_max_ongoing,
-            max_queued_requests=config.runner_max_queued,
-            graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
-            logging_config=LoggingConfig(enable_access_log=False),
-            graceful_shutdown_wait_loop_s=0.5,
-            health_check_period_s=5,
-            health_check_timeout_s=30,
-            ray_actor_options={"num_cpus": 0.5},
-            autoscaling_config=AutoscalingConfig(
-                min_replicas=1,
-                max_replicas=config.runner_max_replicas,
-                target_ongoing_requests=max(1.0, config.runner_max_ongoing * 0.7),
-                upscale_delay_s=2,
-                downscale_delay_s=60,
-                metrics_interval_s=1,
-                look_back_period_s=3,
-            ),
-        )
-        .bind(config.model_dump_json())
-    )
+    deployment: Any = serve.deployment(FlowRunner)
+    application: serve.Application = deployment.options(
+        name=DEPLOYMENT,
+        max_ongoing_requests=config.runner_max_ongoing,
+        max_queued_requests=config.runner_max_queued,
+        graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
+        logging_config=LoggingConfig(enable_access_log=False),
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        ray_actor_options={"num_cpus": 0.5},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1,
+            max_replicas=config.runner_max_replicas,
+            target_ongoing_requests=max(1.0, config.runner_max_ongoing * 0.7),
+            upscale_delay_s=2,
+            downscale_delay_s=60,
+            metrics_interval_s=1,
+            look_back_period_s=3,
+        ),
+    ).bind(config.model_dump_json())
+    return application

@@ -140,7 +140,10 @@ def attached_to(cluster: RunningCluster) -> Iterator[None]:
     ours = {k: v for k, v in cluster.environment.items() if k.startswith("RAY_")}
     os.environ.update(ours)
     import ray
+    from ray._private.authentication_test_utils import reset_auth_token_state
 
+    # Ray remembers mode and token from its import, which collecting the tests may have done long before.
+    reset_auth_token_state()
     ray.init(address=cluster.gcs_address, namespace="parley", log_to_driver=False)
     try:
         yield

@@ -14,7 +14,6 @@ import structlog
 from actors.outputs import write_artifact
 from actors.running.observed_events import ObservedEvents
 from actors.running.ports import GpuResources, StoredHistory, SystemClock
-from actors.running.ray_placement import ExpertPool, RayPlacement
 from actors.running.run_log import RunLog
 from actors.stores.store import Store
 from actors.telemetry.metrics import Metrics
@@ -23,7 +22,7 @@ from flows.builder import FlowGraphs
 from flows.execution import execute_flow
 from flows.node_context import NodePorts
 from flows.nodes.run_payload import error_fact
-from flows.ports import Generator, Placement
+from flows.ports import EventSink, Generator, Placement
 from registries.contracts.errors import (
     BudgetError,
     CancelledRun,
@@ -42,13 +41,13 @@ DEADLINE_GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What every run of a runner shares."""
+    """What every run of a runner shares. ``placement`` makes the port for one run's sink."""
 
     generator: Generator
     store: Store
     graphs: FlowGraphs
     metrics: Metrics
-    experts: ExpertPool
+    placement: Callable[[EventSink], Placement]
     resources: GpuResources
     outputs_root: Path
     linger_s: Callable[[], float]
@@ -138,13 +137,12 @@ class RunExecution:
 
     def _ports(self, events: ObservedEvents) -> NodePorts:
         parts = self._parts
-        placement: Placement = RayPlacement(parts.experts, events)
         return NodePorts(
             generator=parts.generator,
             events=events,
             resources=parts.resources,
             history=StoredHistory(parts.store, self.order.tenant),
-            placement=placement,
+            placement=parts.placement(events),
             clock=SystemClock(),
         )
 

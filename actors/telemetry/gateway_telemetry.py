@@ -28,7 +28,10 @@ class GatewayTelemetry:
             facts["completion_tokens"] = usage.completion_tokens
             facts["cost_usd"] = usage.cost
         level = self._log.info if attempt.outcome == "ok" else self._log.warning
-        level("provider_call", request_id=request_id, **facts)
+        # The gateway's id is the call's own where a flow asks; the request's is bound by whoever serves it.
+        if "request_id" not in structlog.contextvars.get_contextvars():
+            facts["request_id"] = request_id
+        level("provider_call", call_id=request_id, **facts)
 
     def on_breaker(self, key: str, previous: str, state: str, epoch: int, cause: str) -> None:
         """Count the change and log it: blocks as warnings, recoveries as information."""

@@ -17,6 +17,8 @@ from registries.contracts.config import RuntimeConfig
 PACKAGES = ("serve_app", "actors", "flows", "registries")
 LOG_FOLDER = "logs"
 Event = MutableMapping[str, Any]
+_FOREIGN = ("_ray_timestamp_ns", "taskName", "color_message")
+"""What Ray, asyncio and uvicorn hang on every standard record."""
 
 
 def configure_logging(config: RuntimeConfig, component: str) -> Path:
@@ -72,6 +74,11 @@ def _formatter(redactor: Redactor, component: str, instance: str) -> logging.For
         event.setdefault("instance", instance)
         return event
 
+    def drop_foreign(_: Any, __: str, event: Event) -> Event:
+        for name in _FOREIGN:
+            event.pop(name, None)
+        return event
+
     def redact(_: Any, __: str, event: Event) -> Event:
         return {name: redactor.value(value, name) for name, value in event.items()}
 
@@ -80,6 +87,7 @@ def _formatter(redactor: Redactor, component: str, instance: str) -> logging.For
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            drop_foreign,
             stamp,
             redact,
             structlog.processors.JSONRenderer(ensure_ascii=False),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,7 @@ def test_no_text_no_order_and_no_durable_event_is_lost(given_events: list[RunEve
         assert before == after
     assert [e for e in merged if is_durable(e)] == [e for e in given_events if is_durable(e)]
     assert coalesced(merged) == merged
-    for first, second in zip(merged, merged[1:], strict=False):
+    for first, second in itertools.pairwise(merged):
         assert is_durable(first) or is_durable(second) or (first.node, first.seq) != (second.node, second.seq)
 
 

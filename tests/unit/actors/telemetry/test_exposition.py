@@ -6,8 +6,8 @@ from actors.telemetry.exposition import merged_page
 
 NODE = """# HELP ray_workflow_executions_total Ended runs
 # TYPE ray_workflow_executions_total counter
-ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="a",Component="core_worker"} 3.0
-ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="b",Component="core_worker"} 4.0
+ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="a"} 3.0
+ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="b"} 4.0
 # TYPE ray_breaker_state gauge
 ray_breaker_state{breaker="openai",WorkerId="a"} 2.0
 ray_breaker_state{breaker="openai",WorkerId="b"} 0.0
