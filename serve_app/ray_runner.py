@@ -1,0 +1,79 @@
+"""The FlowRunner deployment as RunDispatch sees it: one hop, Ray's exceptions turned into ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import ray.exceptions
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
+
+from registries.contracts.errors import CapacityError, ParleyError
+from registries.contracts.runs import RunEvent, RunOrder
+from serve_app.errors import as_parley_error
+from serve_app.run_dispatch import RunnerLost
+
+_RETRY_AFTER_S = 1.0
+_LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OwnerDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.TaskCancelledError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+    # Serve raises it here when the replica's side was cancelled; our own cancelling is told apart below.
+    asyncio.CancelledError,
+)
+
+
+class RayRunner:
+    """Calls ``FlowRunner.run`` through its Serve handle. Closing the iterator cancels the call there."""
+
+    def __init__(self, handle: Any) -> None:
+        self._runs = handle.options(method_name="run", stream=True)
+
+    async def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
+        """See serve_app.run_dispatch.Runner."""
+        batches = self._runs.remote(order)
+        try:
+            async for batch in batches:
+                yield batch
+        except GeneratorExit:
+            batches.cancel()
+            raise
+        except asyncio.CancelledError as error:
+            if not _cancelled_by_us():
+                raise _translated(error) from error
+            batches.cancel()
+            raise
+        except Exception as error:
+            # Not cancelled here: cancel() of a call that already failed raises that failure again.
+            raise _translated(error) from error
+
+
+def _cancelled_by_us() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _translated(error: BaseException) -> Exception:
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, ParleyError):
+        return cause
+    if isinstance(cause, BackPressureError):
+        return CapacityError(
+            "the queue of runs is full; try again", retry_after_s=cause.retry_after_s or _RETRY_AFTER_S
+        )
+    if isinstance(cause, DeploymentUnavailableError):
+        return CapacityError("no runner could be started; /api/ready says why", retry_after_s=_RETRY_AFTER_S)
+    if isinstance(cause, _LOST):
+        return RunnerLost(type(cause).__name__)
+    return as_parley_error(error)
