@@ -122,15 +122,15 @@ class AsyncClient:
         items: Callable[[StreamEvent], Iterator[T]],
         is_last: Callable[[T], bool],
     ) -> AsyncIterator[T]:
-        lines = wire.new_lines()
+        parser = wire.new_parser()
         options: dict[str, Any] = {"headers": wire.STREAM_HEADERS, "timeout": wire.stream_timeout()}
         try:
             async with self._http.stream("POST", path, json=body, **options) as answer:
                 if answer.is_error:
                     await answer.aread()
                     wire.parsed(answer)
-                async for line in answer.aiter_lines():
-                    for item in items(event) if (event := lines.feed(line)) else ():
+                async for piece in answer.aiter_bytes():
+                    for item in (item for event in parser.feed(piece) for item in items(event)):
                         yield item
                         if is_last(item):
                             return

@@ -121,15 +121,15 @@ class Client:
         items: Callable[[StreamEvent], Iterator[T]],
         is_last: Callable[[T], bool],
     ) -> Iterator[T]:
-        lines = wire.new_lines()
+        parser = wire.new_parser()
         options: dict[str, Any] = {"headers": wire.STREAM_HEADERS, "timeout": wire.stream_timeout()}
         try:
             with self._http.stream("POST", path, json=body, **options) as answer:
                 if answer.is_error:
                     answer.read()
                     wire.parsed(answer)
-                for line in answer.iter_lines():
-                    for item in items(event) if (event := lines.feed(line)) else ():
+                for piece in answer.iter_bytes():
+                    for item in (item for event in parser.feed(piece) for item in items(event)):
                         yield item
                         if is_last(item):
                             return

@@ -1,7 +1,8 @@
-"""Server-sent events as the runtime writes them, out of lines (WHATWG HTML, section 9.2)."""
+"""Server-sent events as the runtime writes them, out of bytes (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
@@ -15,15 +16,27 @@ class StreamEvent:
 
 
 @dataclass(slots=True)
-class EventLines:
-    """Feed lines without their end; an event comes out at each empty line. Comments are heartbeats."""
+class EventStreamParser:
+    """Feed bytes as they come; an event comes out at each empty line. Comments are heartbeats.
 
+    Lines end with LF or CRLF and nothing else: splitting text the way Python does would cut model text at
+    U+2028 and its like.
+    """
+
+    _open: bytes = b""
     _type: str = "message"
     _id: str | None = None
     _data: list[str] = field(default_factory=list)
 
-    def feed(self, line: str) -> StreamEvent | None:
-        """The event that this line completes, if any."""
+    def feed(self, piece: bytes) -> Iterator[StreamEvent]:
+        """The events that this piece completes."""
+        *lines, self._open = (self._open + piece).split(b"\n")
+        for line in lines:
+            event = self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+            if event is not None:
+                yield event
+
+    def _line(self, line: str) -> StreamEvent | None:
         if not line:
             return self._flush()
         name, _, value = line.partition(":")

@@ -16,7 +16,7 @@ from registries.contracts.runs import RunEvent, RunRequest
 from serve_app.client.answers import Readiness, chunk, generation_result, run_event
 from serve_app.client.api_errors import NotRunning, error_from_answer, error_from_fact
 from serve_app.client.connection import Connection
-from serve_app.client.event_stream import EventLines, StreamEvent
+from serve_app.client.event_stream import EventStreamParser, StreamEvent
 
 STREAM_HEADERS = {"accept": "text/event-stream"}
 CONNECT_S = 5.0
@@ -104,9 +104,9 @@ def _data(event: StreamEvent) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def new_lines() -> EventLines:
+def new_parser() -> EventStreamParser:
     """A parser for one stream."""
-    return EventLines()
+    return EventStreamParser()
 
 
 def cut_off() -> ParleyError:

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 from actors.ray_flags import (
-    INSTANCE_MARKER,
     RayPorts,
     gcs_address,
     head_arguments,
@@ -24,10 +23,13 @@ from registries.contracts.errors import InternalError, ValidationError
 from serve_app.lifecycle.processes import HOME_MARKER, fact_of
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.lifecycle.runtime_state import ProcessFact
+from serve_app.variables import VARIABLES
 
 HEAD_START_S = 90.0
 """`ray start --head` takes 5 s on two idle cores; a loaded machine takes several times that."""
-_SECRET_NAMES = ("PARLEY_API_KEY", "LITELLM_MASTER_KEY", "RAY_AUTH_TOKEN")
+_SECRET_NAMES = frozenset(
+    {variable.name for variable in VARIABLES if variable.secret} | {"LITELLM_MASTER_KEY"}
+)
 _KEPT_SESSIONS = 2
 
 
@@ -41,9 +43,7 @@ def cluster_environment(
     kept = {
         name: text
         for name, text in inherited.items()
-        if not name.endswith("_API_KEY")
-        and name not in _SECRET_NAMES
-        and not name.startswith(("RAY_", "PARLEY_"))
+        if not name.endswith("_API_KEY") and name not in _SECRET_NAMES and not name.startswith("RAY_")
     }
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     # SPT_NOENV: Ray's workers set their titles over their environment otherwise, and with it over the marker.
@@ -124,8 +124,3 @@ def last_line(log: Path) -> str:
         return "no log"
     words = [line.strip() for line in lines if any(c.isalnum() for c in line)]
     return words[-1][:500] if words else "no reason given"
-
-
-def instance_of(environment: Mapping[str, str]) -> str | None:
-    """The runtime that this process itself belongs to, if any."""
-    return environment.get(INSTANCE_MARKER)
