@@ -93,8 +93,8 @@ def load_of(ctx: Any, needs_vram: bool) -> Load:
     return Load(
         running=len(ctx.running_replicas),
         target=int(ctx.target_num_replicas),
-        ongoing=float(ctx.total_num_requests or 0.0),
-        queued=float(ctx.total_queued_requests or 0.0),
+        ongoing=_count(ctx.total_num_requests),
+        queued=_count(ctx.total_queued_requests),
         engine_waiting=newest.get("waiting", ()),
         kv_use=newest.get("kv_cache_use", ()),
         room=int(min(rooms, default=0.0)) if needs_vram else None,
@@ -102,6 +102,13 @@ def load_of(ctx: Any, needs_vram: bool) -> Load:
         min_replicas=int(ctx.capacity_adjusted_min_replicas),
         max_replicas=int(ctx.capacity_adjusted_max_replicas),
     )
+
+
+def _count(value: float | None) -> float:
+    count = float(value or 0.0)
+    if not math.isfinite(count):
+        raise ValueError(f"{count} is no number of requests")
+    return count
 
 
 def _newest(series: Iterable[Any]) -> tuple[float, ...]:

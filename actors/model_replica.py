@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -36,7 +37,7 @@ class ModelReplica:
     Cancelling a request at its handle cancels it here and frees the engine's slot.
     """
 
-    async def __init__(self, spec: ModelSpec, config: RuntimeConfig) -> None:
+    async def __init__(self, spec: ModelSpec, config: RuntimeConfig) -> None:  # type: ignore[misc]
         open_telemetry(config, "model_replica")
         self.spec = spec
         self.config = config
@@ -80,6 +81,7 @@ class ModelReplica:
             "provider": self.spec.provider,
             "engine": engine_of(self.spec, self.config),
             "load_time_s": getattr(self._engine, "load_time_s", 0.0),
+            "pid": os.getpid(),
             "streams": self._streams,
             "gpus": [asdict(device) for device in self._gpus.devices],
             **asdict(self._engine.stats()),
@@ -119,7 +121,7 @@ def _free_gpus_elsewhere(num_gpus: float) -> int:
     if num_gpus <= 0:
         return 0
     here = ray.get_runtime_context().get_node_id()
-    nodes = available_resources_per_node()
+    nodes = available_resources_per_node()  # type: ignore[no-untyped-call]
     return sum(int(free.get("GPU", 0) // num_gpus) for node, free in nodes.items() if node != here)
 
 
@@ -130,7 +132,9 @@ def model_app_name(key: str) -> str:
 
 def build_model_app(spec: ModelSpec, config: RuntimeConfig) -> serve.Application:
     """One Serve application (route_prefix None) with the replicas that ``spec.scaling`` allows."""
-    return serve.deployment(ModelReplica).options(**deployment_options(spec)).bind(spec, config)
+    replica: Any = serve.deployment(ModelReplica)
+    application: serve.Application = replica.options(**deployment_options(spec)).bind(spec, config)
+    return application
 
 
 def deployment_options(spec: ModelSpec) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def autoscaling_config(spec: ModelSpec) -> AutoscalingConfig:
         look_back_period_s=2.0,
         upscale_delay_s=scaling.upscale_delay_s,
         downscale_delay_s=scaling.downscale_delay_s,
-        policy=AutoscalingPolicy(
+        policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
             policy_function=ModelScalingPolicy, policy_kwargs={"needs_vram": spec.min_vram_gb > 0}
         ),
     )

@@ -30,7 +30,7 @@ MAX_REPLICAS = 4
 class RemoteAdapter:
     """Answers the calls of every litellm entry of the catalog; ``EngineCall.model`` is litellm's name."""
 
-    async def __init__(self, config: RuntimeConfig) -> None:
+    async def __init__(self, config: RuntimeConfig) -> None:  # type: ignore[misc]
         open_telemetry(config, "remote_adapter")
         self._streams = 0
         self._engine = LitellmEngine(config, catalog_endpoints(config), on_call=log_call)
@@ -88,20 +88,21 @@ def log_call(facts: CallFacts) -> None:
 
 def build_remote_adapter_app(config: RuntimeConfig) -> serve.Application:
     """The Serve application ``remote-adapter`` (route_prefix None)."""
-    return (
-        serve.deployment(RemoteAdapter)
-        .options(
-            name=DEPLOYMENT,
-            ray_actor_options={"num_cpus": 1},
-            max_ongoing_requests=config.max_ongoing_requests,
-            max_queued_requests=config.max_queued_requests,
-            backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
-            autoscaling_config=AutoscalingConfig(
-                min_replicas=1, max_replicas=MAX_REPLICAS, target_ongoing_requests=TARGET_ONGOING,
-                upscale_delay_s=5, downscale_delay_s=120,
-            ),
-            graceful_shutdown_wait_loop_s=0.5,
-            graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S + 10,
-        )
-        .bind(config)
-    )  # fmt: skip
+    adapter: Any = serve.deployment(RemoteAdapter)
+    application: serve.Application = adapter.options(
+        name=DEPLOYMENT,
+        ray_actor_options={"num_cpus": 1},
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1,
+            max_replicas=MAX_REPLICAS,
+            target_ongoing_requests=TARGET_ONGOING,
+            upscale_delay_s=5,
+            downscale_delay_s=120,
+        ),
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S + 10,
+    ).bind(config)
+    return application

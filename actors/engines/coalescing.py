@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 
 from registries.contracts.engine import EngineResult
 from registries.contracts.generation import GenerationChunk
@@ -16,6 +15,8 @@ StreamItem = GenerationChunk | EngineResult
 BASE_INTERVAL_S = 0.03
 INTERVAL_PER_STREAM_S = 0.003
 MAX_INTERVAL_S = 0.25
+_MOST_TOKENS = 256
+_FASTEST = 1e6
 
 
 def interval_for(streams: int) -> float:
@@ -36,8 +37,8 @@ def merged(items: list[StreamItem]) -> list[StreamItem]:
 
 
 async def coalesce(
-    source: AsyncGenerator[StreamItem, None], interval_s: Callable[[], float]
-) -> AsyncIterator[list[StreamItem]]:
+    source: AsyncIterator[StreamItem], interval_s: Callable[[], float]
+) -> AsyncGenerator[list[StreamItem], None]:
     """Lists of merged items: the first at once, the next ones ``interval_s()`` apart, the last at once.
 
     Closing this iterator closes the source, which aborts the call. Errors of the source come after what
@@ -48,11 +49,11 @@ async def coalesce(
 
     async def pump() -> None:
         try:
-            async with aclosing(source):
-                async for item in source:
-                    buffer.append(item)
-                    filled.set()
+            async for item in source:
+                buffer.append(item)
+                filled.set()
         finally:
+            await _close(source)
             finished.set()
             filled.set()
 
@@ -74,6 +75,11 @@ async def coalesce(
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def _close(source: AsyncIterator[StreamItem]) -> None:
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()
+
+
 async def _either(finished: asyncio.Event, seconds: float) -> None:
     """Sleep, but not past the end of the stream."""
     try:
@@ -93,12 +99,12 @@ class StreamPace:
         """At least 1; grows with the speed of a stream and with their number."""
         if self._tokens_per_s is None:
             return 1
-        return max(1, int(self._tokens_per_s * interval_for(streams) / 2))
+        return max(1, int(min(_MOST_TOKENS, self._tokens_per_s * interval_for(streams) / 2)))
 
     def observe(self, tokens: int, seconds: float) -> None:
         """A stream of that many tokens took that long after its first one."""
         if tokens < 2 or seconds <= 0:
             return
-        rate = tokens / seconds
+        rate = min(_FASTEST, tokens / seconds)
         known = self._tokens_per_s
         self._tokens_per_s = rate if known is None else known + (rate - known) / 4

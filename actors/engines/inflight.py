@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -39,6 +39,8 @@ class Ticket:
         self._waiting = task = asyncio.current_task()
         assert task is not None
         try:
+            if self.aborted and isinstance(awaitable, Coroutine):
+                awaitable.close()
             self.check()
             return await awaitable
         except asyncio.CancelledError:

@@ -183,7 +183,8 @@ class LitellmEngine:
             if "mapped" in str(error) or "cost" in str(error).lower():
                 return None
             raise self._failed_price(model, error) from error
-        return round((prompt + completion) * _MICRO)
+        cost: int = round((prompt + completion) * _MICRO)
+        return cost
 
     def _failed_price(self, model: str, error: Exception) -> ProviderError:
         return ProviderError(
@@ -267,7 +268,7 @@ def _listener(base: type, on_call: Callable[[CallFacts], None]) -> Any:
             "request_id": metadata.get("request_id"),
         }
 
-    class Listener(base):  # type: ignore[misc,valid-type]
+    class Listener(base):  # type: ignore[misc]
         async def async_log_success_event(
             self, kwargs: Any, _response: Any, started: Any, ended: Any
         ) -> None:

@@ -16,18 +16,18 @@ _FILE = "engine_start.lock"
 @asynccontextmanager
 async def start_turn(home: str) -> AsyncGenerator[None, None]:
     """Hold this machine's turn, a lock in PARLEY_HOME; the kernel frees it when the process dies."""
-    handle = _open(Path(home).expanduser())
+    handle = _open(home)
     try:
-        while not _taken(
-            handle
-        ):  # flock tells nobody when it is free; waiting in a thread could not be cancelled
+        # flock tells nobody when it is free, and a wait in a thread could not be cancelled
+        while not _taken(handle):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         yield
     finally:
         os.close(handle)
 
 
-def _open(folder: Path) -> int:
+def _open(home: str) -> int:
+    folder = Path(home).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

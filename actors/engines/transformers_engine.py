@@ -77,7 +77,7 @@ class TransformersEngine:
         small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
         dtype = options.get("dtype", "float32" if small and not on_gpu else "auto")
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
         self._model = model.to("cuda" if on_gpu else "cpu").eval()
         positions = getattr(self._model.config, "max_position_embeddings", self.spec.context_window)
         self._window = min(self.spec.context_window, int(positions))
@@ -124,7 +124,7 @@ class TransformersEngine:
     def _batch(self) -> BatchLoop:
         if self._loop is None:
             raise ProviderError(
-                f"{self.spec.key} is not loaded", Fault.REFUSED, self.spec.provider, self.spec.key
+                f"{self.spec.key}: it is not loaded", Fault.REFUSED, self.spec.provider, self.spec.key
             )
         return self._loop
 

@@ -138,11 +138,12 @@ class VllmEngine:
                 "scaling.num_gpus",
             )
         arguments = AsyncEngineArgs(**self._arguments(folder, on_cpu))
-        self._engine = AsyncLLM.from_engine_args(
-            arguments, stat_loggers=[lambda _config, _index=0: self._progress]
-        )
+        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
+
+    def _stat_logger(self, _config: Any, _index: int = 0) -> Any:
+        return self._progress
 
     def _arguments(self, folder: str, on_cpu: bool) -> dict[str, Any]:
         options = self.spec.engine_options
@@ -187,7 +188,7 @@ class VllmEngine:
             ) as outputs:
                 output = await self._next(outputs, ticket, deadline)
             if output is None:
-                raise self._failed(RuntimeError("it ended without an answer"))
+                raise self._failed("it ended without an answer")
             answer = output.outputs[0]
             return self._result(
                 ticket, answer.text, answer.finish_reason, len(ids), len(answer.token_ids), None
@@ -224,23 +225,20 @@ class VllmEngine:
         try:
             return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
         except EngineDeadError as error:
-            raise self._failed(error, Fault.REFUSED) from error
+            raise self._failed("its engine process has ended", Fault.REFUSED) from error
         except (VLLMClientError, ValueError) as error:
             raise ValidationError(f"{self.spec.key} refused the call: {error}", "messages") from error
         except RuntimeError as error:
-            raise self._failed(error) from error
+            raise self._failed(str(error) or type(error).__name__) from error
 
-    def _failed(self, error: BaseException, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
-        what = (
-            "its engine process has ended" if fault is Fault.REFUSED else str(error) or type(error).__name__
-        )
-        return ProviderError(f"{self.spec.key}: {what}", fault, self.spec.provider, self.spec.key)
+    def _failed(self, why: str, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
+        return ProviderError(f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key)
 
     def _prepare(self, call: EngineCall, streamed: bool) -> tuple[list[int], Any]:
+        if self._engine is None:
+            raise self._failed("it is not loaded", Fault.REFUSED)
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        if self._engine is None:
-            raise self._failed(RuntimeError("it is not loaded"), Fault.REFUSED)
         refuse_attachments(self.spec, call)
         ids = encode_chat(self._tokenizer, call)
         params = SamplingParams(
@@ -263,7 +261,7 @@ class VllmEngine:
         if reason == "abort":
             raise CancelledRun(f"call {ticket.request_id} was aborted", "request_id")
         if reason not in ("stop", "length"):
-            raise self._failed(RuntimeError(f"it ended with finish reason {reason!r}"))
+            raise self._failed(f"it ended with finish reason {reason!r}")
         finish: FinishReason = "length" if reason == "length" else "stop"
         return EngineResult(text, finish, prompt, tokens, first_token_s=first_s)
 
@@ -275,7 +273,7 @@ class VllmEngine:
         """New tokens since the last check, or one token made now within 20 s."""
         made, self._seen_tokens = self._progress.tokens > self._seen_tokens >= 0, self._progress.tokens
         if self._engine is None or self._engine.errored:
-            raise self._failed(RuntimeError("not running"), Fault.REFUSED)
+            raise self._failed("not running", Fault.REFUSED)
         if made or self._calls.draining:
             return
         await self._probe()
@@ -293,9 +291,7 @@ class VllmEngine:
                 async with asyncio.timeout(_PROBE_TIMEOUT_S):
                     await self._next(outputs, ticket, Deadline(2 * _PROBE_TIMEOUT_S))
             except TimeoutError as error:
-                raise self._failed(
-                    RuntimeError(f"no token in {_PROBE_TIMEOUT_S:g} s"), Fault.TIMEOUT
-                ) from error
+                raise self._failed(f"no token in {_PROBE_TIMEOUT_S:g} s", Fault.TIMEOUT) from error
 
     def stats(self) -> EngineStats:
         """vLLM's own figures; a call that it has not scheduled yet counts as waiting."""
