@@ -27,6 +27,7 @@ from actors.ray_flags import NAMESPACE
 from actors.readiness import Part, cause_of, readiness_facts
 from actors.stores.open_store import open_store
 from actors.telemetry.logs import configure_logging
+from flows.validation import check_flows
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import InternalError, ValidationError
@@ -49,6 +50,7 @@ def deploy(config: RuntimeConfig, application: serve.Application, address: str |
     """
     configure_logging(config, "deployer")
     catalog = load_catalog(config)
+    check_flows(catalog)
     models = local_models(config, catalog)
     if not ray.is_initialized():
         ray.init(

@@ -96,6 +96,12 @@ def _kind_problems(flow: FlowSpec, node: NodeSpec, where: str, catalog: Catalog)
             if name not in there:
                 message = f"prompt {node.prompt!r} needs {name!r}, which nothing provides. There are: "
                 yield Problem("unknown_input", node.id, f"{where}.prompt", message + ", ".join(sorted(there)))
+    for name, (low, high) in kind.numbers.items():
+        value = node.params.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and low <= value <= high):
+            message = f"{name} is {value!r}; allowed: a number from {low:g} to {high:g}"
+            yield Problem("bad_params", node.id, f"{where}.params.{name}", message)
     watched = node.params.get("watch")
     if watched is not None and watched not in {other.id for other in flow.nodes}:
         yield Problem("unknown_node", node.id, f"{where}.params.watch", f"unknown node {watched!r}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from flows.node_context import NodeContext, NodeOutcome
 from flows.nodes.analyze import analyze
@@ -15,8 +15,10 @@ from flows.nodes.summarise import summarise
 from flows.nodes.synthesize import synthesize
 from flows.nodes.validate import validate
 from registries.contracts.errors import Conflict
+from registries.contracts.generation import MAX_TOKENS_CEILING
 
 NodeFunction = Callable[[NodeContext], Awaitable[NodeOutcome]]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class NodeKind:
 
     ``needs_prompt``: it asks a model, so it has a role that a request can give another model, and it may
     run elsewhere (``placement: task``). ``signals`` are raised by the kind itself, beside its prompt's;
-    ``provides`` are prompt inputs that only this kind fills in.
+    ``provides`` are prompt inputs that only this kind fills in; ``numbers`` are its numeric parameters
+    with their bounds.
     """
 
     name: str
@@ -33,15 +36,20 @@ class NodeKind:
     needs_prompt: bool = False
     signals: frozenset[str] = frozenset()
     provides: frozenset[str] = frozenset()
+    numbers: Mapping[str, Bounds] = field(default_factory=dict)
 
+
+_MAX_TOKENS: dict[str, Bounds] = {"max_tokens": (1, MAX_TOKENS_CEILING)}
 
 NODE_KINDS: dict[str, NodeKind] = {
     kind.name: kind
     for kind in (
         NodeKind("analyze", analyze),
-        NodeKind("critique", critique, needs_prompt=True),
-        NodeKind("generate", generate, needs_prompt=True),
-        NodeKind("history", history, signals=frozenset({"relevant"})),
+        NodeKind("critique", critique, needs_prompt=True, numbers=_MAX_TOKENS),
+        NodeKind(
+            "generate", generate, needs_prompt=True, numbers={**_MAX_TOKENS, "retry_temperature": (0, 2)}
+        ),
+        NodeKind("history", history, signals=frozenset({"relevant"}), numbers={"limit": (1, 1000)}),
         NodeKind("monitor", monitor, signals=frozenset({"fits"})),
         NodeKind("summarise", summarise),
         NodeKind(
@@ -50,8 +58,9 @@ NODE_KINDS: dict[str, NodeKind] = {
             needs_prompt=True,
             signals=frozenset({"degraded"}),
             provides=frozenset({"answers", "labelled_answers", "missing"}),
+            numbers=_MAX_TOKENS,
         ),
-        NodeKind("validate", validate, signals=frozenset({"accepted"})),
+        NodeKind("validate", validate, signals=frozenset({"accepted"}), numbers={"bar": (0, 1)}),
     )
 }
 
@@ -63,6 +72,7 @@ def register_node(
     needs_prompt: bool = False,
     signals: frozenset[str] = frozenset(),
     provides: frozenset[str] = frozenset(),
+    numbers: Mapping[str, Bounds] | None = None,
 ) -> None:
     """Add a kind of one's own; raises Conflict for a name that is taken.
 
@@ -70,4 +80,4 @@ def register_node(
     """
     if name in NODE_KINDS:
         raise Conflict(f"node kind {name!r} is registered twice", name)
-    NODE_KINDS[name] = NodeKind(name, func, needs_prompt, signals, provides)
+    NODE_KINDS[name] = NodeKind(name, func, needs_prompt, signals, provides, numbers or {})

@@ -40,6 +40,11 @@ def test_a_good_flow_has_no_problem() -> None:
         ({"strategy": "odd"}, ("unknown_strategy", "one", "nodes[0].strategy")),
         ({"id": "results"}, ("reserved_name", "results", "nodes[0].id")),
         ({"id": "previous"}, ("reserved_name", "previous", "nodes[0].id")),
+        ({"params": {"max_tokens": 0}}, ("bad_params", "one", "nodes[0].params.max_tokens")),
+        (
+            {"params": {"retry_temperature": "hot"}},
+            ("bad_params", "one", "nodes[0].params.retry_temperature"),
+        ),
         ({"params": {"watch": "x"}}, ("unknown_node", "one", "nodes[0].params.watch")),
         (
             {"kind": "validate", "prompt": None, "model": None, "placement": "task"},
