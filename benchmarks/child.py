@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,28 +39,32 @@ async def running(
     try:
         yield process
     finally:
-        await asyncio.to_thread(end_tree, process.pid)
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> None:
+    """TERM to a process and all below it, KILL to what is left; asyncio alone waits for its own child."""
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        below = []
+    if process.returncode is None:
+        process.terminate()
+    for each in below:
+        _quietly(each.terminate)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, below, patience_s)
+    for each in alive:
+        _quietly(each.kill)
+    try:
+        await asyncio.wait_for(process.wait(), patience_s)
+    except TimeoutError:
+        process.kill()
         await process.wait()
 
 
-def end_tree(pid: int, patience_s: float = 5.0) -> None:
-    """TERM to a process and all below it, KILL to what is left."""
+def _quietly(action: Callable[[], None]) -> None:
     try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return
-    for process in family:
-        _quietly(process.terminate)
-    _, alive = psutil.wait_procs(family, timeout=patience_s)
-    for process in alive:
-        _quietly(process.kill)
-    psutil.wait_procs(alive, timeout=patience_s)
-
-
-def _quietly(action: object) -> None:
-    try:
-        action()  # type: ignore[operator]
+        action()
     except psutil.Error:
         return
 
