@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from actors.gateway.open_gateway import open_gateway
@@ -150,6 +150,7 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
         name=DEPLOYMENT,
         max_ongoing_requests=config.runner_max_ongoing,
         max_queued_requests=config.runner_max_queued,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
         graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
         logging_config=LoggingConfig(enable_access_log=False),
         graceful_shutdown_wait_loop_s=0.5,

@@ -12,8 +12,16 @@ RAY_PREFIX = "ray_"
 PASSED_ON = ("ray_serve_", "ray_vllm_")
 """Families of Ray Serve and vLLM that go along under their own names."""
 
-PROCESS_LABELS = frozenset({"WorkerId", "Component", "Version", "SessionName", "NodeAddress", "JobId", "pid"})
-"""Labels that Ray adds: where a value comes from, which `node` says shorter."""
+PROCESS_LABELS = frozenset(
+    {
+        "WorkerId", "Component", "Version", "SessionName", "NodeAddress", "NodeId", "JobId", "pid",
+        "otel_scope_name", "otel_scope_schema_url", "otel_scope_version",
+    }
+)  # fmt: skip
+"""Labels that Ray adds: where a value comes from, which ``node`` says shorter."""
+
+NODE_LABEL = "node"
+"""The one label that the page adds; no family of ours has one of that name."""
 
 _SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+\S+)?$")
 _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
@@ -41,7 +49,7 @@ def merged_page(pages: Mapping[str, str], failed: Iterable[str] = ()) -> str:
     name = "metrics_scrape_failed"
     gone = set(failed)
     for node in sorted({*pages, *gone}):
-        whole.samples.setdefault(name, {})[(name, (("node", node),))] = float(node in gone)
+        whole.samples.setdefault(name, {})[(name, ((NODE_LABEL, node),))] = float(node in gone)
     return _written(whole)
 
 
@@ -68,8 +76,8 @@ def _take(
     family = _public_name(raw_family) if name else None
     if name is None or family is None:
         return
-    kept = [(k, v) for k, v in _LABEL.findall(labels_text) if k not in PROCESS_LABELS]
-    labels: Labels = tuple(sorted([*kept, ("node", node)]))
+    kept = [(k, v) for k, v in _LABEL.findall(labels_text) if k not in PROCESS_LABELS and k != NODE_LABEL]
+    labels: Labels = tuple(sorted([*kept, (NODE_LABEL, node)]))
     whole.kind.setdefault(family, kinds.get(raw_family, "untyped"))
     whole.help.setdefault(family, helps.get(raw_family, ""))
     series = whole.samples.setdefault(family, {})

@@ -41,7 +41,9 @@ FAMILIES: dict[str, Family] = {
         Family("orchestration_errors_total", "counter", "Errors", ("type", "component")),
         Family("model_selections_total", "counter", "Models chosen for a call", ("model", "provider")),
         Family("step_executions_total", "counter", "Ended visits of nodes", ("tool", "status")),
-        Family("node_duration_seconds", "histogram", "Duration of a node's visit", ("workflow_type", "node")),
+        Family(
+            "node_duration_seconds", "histogram", "Duration of a node's visit", ("workflow_type", "node_id")
+        ),
         Family("deliberation_rounds", "histogram", "Rounds of a run", ("workflow_type",), ROUNDS),
         Family(
             "deliberation_improvements_total",

@@ -51,7 +51,7 @@ class Metrics:
         """One visit of one node ended."""
         self._sink.record("step_executions_total", 1, {"tool": node.kind or node.role, "status": node.status})
         if node.status != "skipped":
-            labels = {"workflow_type": flow, "node": node.id}
+            labels = {"workflow_type": flow, "node_id": node.id}
             self._sink.record("node_duration_seconds", node.timings.duration_s, labels)
 
     def record_error(self, code: str) -> None:

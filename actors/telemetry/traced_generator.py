@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from opentelemetry.trace import Span, get_current_span
 
 from actors.telemetry.tracing import start_span
 from flows.ports import Generator
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
+
+
+class Gateway(Generator, Protocol):
+    """A Generator that can describe itself."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Breakers and calls under way, for operators."""
+        ...
 
 
 class TracedGenerator:
@@ -44,6 +52,18 @@ class TracedGenerator:
     def resolve_model(self, request: GenerationRequest) -> str:
         """See Generator."""
         return self._inner.resolve_model(request)
+
+
+class TracedGateway(TracedGenerator):
+    """The same around a whole gateway, for the front door."""
+
+    def __init__(self, inner: Gateway) -> None:
+        super().__init__(inner)
+        self._gateway = inner
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """The gateway's own."""
+        return self._gateway.snapshot()
 
 
 def _parent(request: GenerationRequest) -> str | None:

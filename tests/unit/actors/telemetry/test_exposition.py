@@ -9,7 +9,7 @@ NODE = """# HELP ray_workflow_executions_total Ended runs
 ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="a"} 3.0
 ray_workflow_executions_total{workflow_type="challenge",status="completed",WorkerId="b"} 4.0
 # TYPE ray_breaker_state gauge
-ray_breaker_state{breaker="openai",WorkerId="a"} 2.0
+ray_breaker_state{breaker="openai",otel_scope_name="x",WorkerId="a"} 2.0
 ray_breaker_state{breaker="openai",WorkerId="b"} 0.0
 # TYPE ray_workflow_duration_seconds histogram
 ray_workflow_duration_seconds_bucket{workflow_type="c",le="0.5"} 1.0

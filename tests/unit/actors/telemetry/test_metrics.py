@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.telemetry.exposition import NODE_LABEL
 from actors.telemetry.families import FAMILIES
 from actors.telemetry.gateway_telemetry import GatewayTelemetry
 from actors.telemetry.metrics import Metrics
@@ -89,7 +90,7 @@ def test_nodes_commits_and_queues() -> None:
     metrics.record_expert_restart()
     page = sink.page()
     assert value(page, "step_executions_total", tool="monitor", status="skipped") == 1
-    assert value(page, "node_duration_seconds_count", node="a") == 1
+    assert value(page, "node_duration_seconds_count", node_id="a") == 1
     assert value(page, "queue_depth", component="flow_runner") == 7
     assert value(page, "rejected_total", reason="runner_full") == 1
     assert value(page, "expert_restarts_total") == 1
@@ -105,4 +106,5 @@ def test_families_follow_the_naming_rules() -> None:
     for family in FAMILIES.values():
         assert family.name.endswith("_total") == (family.kind == "counter")
         assert not {"run", "user", "prompt", "request_id"} & set(family.labels)
+        assert NODE_LABEL not in family.labels or family.name == "metrics_scrape_failed"
         assert family.help and all(b > 0 for b in family.buckets)
