@@ -14,7 +14,7 @@ from actors.engines.chat_prompt import encode_chat, refuse_attachments, room_for
 from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight
 from actors.engines.start_turn import start_turn
-from actors.engines.weights import model_config, resolve_weights, weights_bytes
+from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
 from actors.gpu import ensure_fits, read_gpus
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
@@ -72,7 +72,7 @@ class TransformersEngine:
 
         options = self.spec.engine_options
         if not on_gpu:
-            torch.set_num_threads(int(options.get("threads", 1)))
+            torch.set_num_threads(threads_for(self.spec, folder))
         trust = bool(options.get("trust_remote_code", False))
         small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
         dtype = options.get("dtype", "float32" if small and not on_gpu else "auto")

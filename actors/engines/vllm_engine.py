@@ -21,7 +21,7 @@ from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight, Ticket
 from actors.engines.process_tree import children_of, end_processes
 from actors.engines.start_turn import start_turn
-from actors.engines.weights import model_config, resolve_weights, weights_bytes
+from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
 from actors.gpu import GpuReport, ensure_fits, read_gpus
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
@@ -126,7 +126,7 @@ class VllmEngine:
         ensure_fits(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self.spec.key, report)
 
     def _load(self, folder: str) -> None:
-        _prepare_environment(int(self.spec.engine_options.get("threads", 1)), os.path.isdir(folder))
+        _prepare_environment(threads_for(self.spec, folder), os.path.isdir(folder))
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -320,14 +320,15 @@ class VllmEngine:
 def _prepare_environment(threads: int, offline: bool) -> None:
     """What vLLM reads while it is imported, unless the operator has set it.
 
-    nobind and few threads let several engines share few cores; bound threads would all sit on core 0.
+    Unbound threads let several engines share few cores; bound ones would all sit on core 0.
     """
+    # Ray sets it to the actor's num_cpus, which are logical and say nothing about cores.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     wanted = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads),
     }
     if offline:
         wanted["HF_HUB_OFFLINE"] = "1"

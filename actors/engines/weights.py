@@ -15,6 +15,7 @@ from registries.specs import ModelSpec
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+_TINY_BYTES = 64 * 1024**2
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
@@ -43,6 +44,19 @@ def weights_bytes(folder: str) -> int | None:
     if not path.is_dir():
         return None
     return sum(file.stat().st_size for pattern in _WEIGHTS for file in path.glob(pattern))
+
+
+def threads_for(spec: ModelSpec, folder: str) -> int:
+    """CPU threads of one engine: ``engine_options.threads``, else 1 for a tiny model, every core for others.
+
+    Below 64 MB of weights a step is so short that threads cost more in waiting for each other than they do.
+    """
+    if "threads" in spec.engine_options:
+        return int(spec.engine_options["threads"])
+    size = weights_bytes(folder)
+    if size is not None and size < _TINY_BYTES:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_config(folder: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ SCRIPT = {
     "slots": 4,
     "answers": [
         {"pattern": "^slow", "texts": [WORDS], "tokens_per_s": 30},
+        {"pattern": "^quick", "texts": [WORDS], "tokens_per_s": 400},
         {"pattern": "^second", "texts": ["one moment"], "latency_s": 1.0},
         {"pattern": "^fail", "faults": [{"kind": "rate_limited", "times": None, "retry_after_s": 9}]},
     ],
@@ -93,7 +94,7 @@ async def test_complete_stream_status_and_cancellation(config: RuntimeConfig) ->
         assert (result.text, result.completion_tokens) == ("say this", 2)
 
         items = [
-            items async for items in handle.options(stream=True).stream.remote(call("slow", max_tokens=30))
+            items async for items in handle.options(stream=True).stream.remote(call("quick", max_tokens=60))
         ]
         flat = [item for group in items for item in group]
         assert isinstance(flat[-1], EngineResult)
