@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.evaluation.dataset import (
@@ -104,6 +104,7 @@ def test_the_digest_sees_question_and_target_only() -> None:
     assert digest_of_samples([one]) != digest_of_samples([Sample(id="a", input="x", target="2")])
 
 
+@settings(deadline=None)  # every example writes to a disk
 @given(st.lists(st.text(), max_size=8), st.binary(max_size=80))
 def test_any_file_is_read_or_refused_with_words(
     tmp_path_factory: pytest.TempPathFactory, inputs: list[str], noise: bytes

@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.evaluation.records import ItemRecord, ResultLog
@@ -47,6 +47,7 @@ def test_the_last_record_of_an_item_counts(tmp_path: Path) -> None:
         assert log.finished("flow:challenge") == {"a"}
 
 
+@settings(deadline=None)  # every example writes to a disk
 @given(st.data())
 def test_a_file_torn_anywhere_loses_its_last_line_at_most(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
