@@ -90,7 +90,7 @@ def _with_runtime(cmd: Command, request: GenerationRequest, streams: bool) -> Ge
 async def _without_runtime(cmd: Command, request: GenerationRequest, streams: bool) -> GenerationResult:
     from actors.gateway.local_gateway import local_gateway
     from registries.loader import load_catalog
-    from serve_app.run_request_check import check_generation_request
+    from serve_app.catalog_checks import check_generation_request
 
     config = local_config(cmd)
     catalog = load_catalog(config)

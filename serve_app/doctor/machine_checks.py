@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def machine_checks(settings: Settings, home: RuntimeHome) -> Iterator[Check]:
     for tool in ("gcc", "g++", "make"):
         yield tool_check(tool, shutil.which(tool))
     yield package_check("ray", "the cluster", required=True)
-    yield torch_check(_version("torch"), _gpu_name())
+    yield torch_check(_version("torch"), gpu_name(shutil.which("nvidia-smi")))
     yield from engine_checks(settings.engine)
     yield haproxy_check(settings.haproxy)
     yield memory_check(psutil.virtual_memory().available / _GB)
@@ -193,8 +194,6 @@ def redis_check(free: bool) -> Check:
 def home_check(path: Path) -> Check:
     """PARLEY_HOME can be written to."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
-    import os
-
     if os.access(there, os.W_OK | os.X_OK):
         return Check("PARLEY_HOME", "ok", str(path))
     return Check(
@@ -209,9 +208,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _gpu_name(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> str | None:
-    """The first GPU that NVIDIA's own tool names; its absence means no GPU."""
-    tool = shutil.which("nvidia-smi")
+def gpu_name(
+    tool: str | None, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+) -> str | None:
+    """The first GPU that NVIDIA's own tool names; without the tool there is none."""
     if not tool:
         return None
     try:
