@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.runtime_cluster import RunningCluster, running_cluster
-
-# Ray reads it once, when it is imported, and test modules import it before any fixture runs.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +14,10 @@ def cluster() -> Iterator[RunningCluster]:
     """The one runtime of the session: Ray, HAProxy, the API and scripted models, as `parley up` starts it."""
     with running_cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def driver(cluster: RunningCluster) -> Iterator[RunningCluster]:
+    """The cluster with this process attached to it (Serve handles, actors)."""
+    with attached_to(cluster):
+        yield cluster

@@ -1,20 +1,12 @@
-"""The driver side of the shared runtime."""
+"""The FlowRunner of the shared runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.runtime_cluster import RunningCluster, attached_to
-
-
-@pytest.fixture(scope="session")
-def driver(cluster: RunningCluster) -> Iterator[RunningCluster]:
-    """The cluster with this process attached to it."""
-    with attached_to(cluster):
-        yield cluster
+from tests.runtime_cluster import RunningCluster
 
 
 @pytest.fixture(scope="session")
