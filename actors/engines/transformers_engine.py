@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -76,8 +77,11 @@ class TransformersEngine:
         trust = bool(options.get("trust_remote_code", False))
         small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
         dtype = options.get("dtype", "float32" if small and not on_gpu else "auto")
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
+        cache = os.path.abspath(os.path.expanduser(self.config.model_cache_dir))
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, cache_dir=cache)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust, cache_dir=cache
+        )
         self._model = model.to("cuda" if on_gpu else "cpu").eval()
         positions = getattr(self._model.config, "max_position_embeddings", self.spec.context_window)
         self._window = min(self.spec.context_window, int(positions))

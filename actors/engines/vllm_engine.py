@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -21,49 +20,24 @@ from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight, Ticket
 from actors.engines.process_tree import children_of, end_processes
 from actors.engines.start_turn import start_turn
-from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
+from actors.engines.vllm_arguments import check_options, vllm_arguments, vllm_environment
+from actors.engines.vllm_progress import VllmProgress
+from actors.engines.weights import resolve_weights, threads_for
 from actors.gpu import GpuReport, ensure_fits, read_gpus
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
-from registries.contracts.errors import CancelledRun, CapacityError, Fault, ProviderError, ValidationError
+from registries.contracts.errors import (
+    CancelledRun,
+    CapacityError,
+    Fault,
+    ParleyError,
+    ProviderError,
+    ValidationError,
+)
 from registries.contracts.generation import FinishReason, GenerationChunk
 from registries.specs import ModelSpec
 
-_MB = 1024**2
-# Float32 is as fast as bfloat16 for models of this size on a CPU, and answers as Transformers does.
-_FLOAT32_BELOW_BYTES = 1024 * _MB
 _PROBE_TIMEOUT_S = 20.0
-_OPTIONS = frozenset(
-    {"dtype", "max_num_seqs", "kv_cache_mb", "gpu_memory_utilization", "tensor_parallel_size", "threads",
-     "enforce_eager", "quantization", "max_num_batched_tokens", "trust_remote_code"}
-)  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What vLLM's stat logger last said."""
-
-    running: int = 0
-    waiting: int = 0
-    kv_cache_use: float = 0.0
-    tokens: int = 0
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        if scheduler_stats is not None:
-            self.running = scheduler_stats.num_running_reqs
-            self.waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
-            self.kv_cache_use = scheduler_stats.kv_cache_usage
-        if iteration_stats is not None:
-            self.tokens += iteration_stats.num_generation_tokens
-
-    def log(self) -> None:
-        """vLLM asks for it; the figures are read, not logged."""
-
-    def log_engine_initialized(self) -> None:
-        """vLLM asks for it."""
-
-    def record_sleep_state(self, *_: Any, **__: Any) -> None:
-        """vLLM asks for it."""
 
 
 class VllmEngine:
@@ -74,18 +48,13 @@ class VllmEngine:
     """
 
     def __init__(self, spec: ModelSpec, config: RuntimeConfig) -> None:
-        unknown = sorted(set(spec.engine_options) - _OPTIONS)
-        if unknown:
-            raise ValidationError(
-                f"model {spec.key}: engine_options {unknown} are unknown; allowed: {sorted(_OPTIONS)}",
-                "engine_options",
-            )
+        check_options(spec)
         self.spec = spec
         self.config = config
         self.load_time_s = 0.0
         self._calls = InFlight(f"model {spec.key}")
         self._pace = StreamPace()
-        self._progress = _Progress()
+        self._progress = VllmProgress()
         self._processes: set[psutil.Process] = set()
         self._engine: Any = None
         self._tokenizer: Any = None
@@ -101,19 +70,18 @@ class VllmEngine:
         folder = resolve_weights(self.spec, self.config)
         report = await asyncio.to_thread(read_gpus)
         self._check_device(report)
+        await asyncio.to_thread(_import_vllm, threads_for(self.spec, folder), folder)
         async with start_turn(self.config.home):
             started = time.monotonic()
             before = children_of(os.getpid())
             try:
-                await asyncio.to_thread(self._load, folder)
+                await asyncio.to_thread(self._load, folder, report)
             except Exception as error:
                 await asyncio.to_thread(end_processes, children_of(os.getpid()) - before)
-                raise ProviderError(
-                    f"vLLM could not load {self.spec.key} from {self.spec.location}: {error}",
-                    Fault.REFUSED,
-                    self.spec.provider,
-                    self.spec.key,
-                ) from error
+                if isinstance(error, ParleyError):
+                    raise
+                why = f"vLLM could not load it from {self.spec.location}: {error}"
+                raise self._failed(why, Fault.REFUSED) from error
             self._processes = children_of(os.getpid()) - before
             self.load_time_s = time.monotonic() - started
 
@@ -125,11 +93,11 @@ class VllmEngine:
             )
         ensure_fits(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self.spec.key, report)
 
-    def _load(self, folder: str) -> None:
-        _prepare_environment(threads_for(self.spec, folder), os.path.isdir(folder))
+    def _load(self, folder: str, report: GpuReport) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
         on_cpu = bool(current_platform.is_cpu())
         if on_cpu and self.spec.scaling.num_gpus > 0:
@@ -137,46 +105,19 @@ class VllmEngine:
                 f"model {self.spec.key} asks for a GPU, but the installed vLLM is the CPU build",
                 "scaling.num_gpus",
             )
-        arguments = AsyncEngineArgs(**self._arguments(folder, on_cpu))
-        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
+        arguments = vllm_arguments(self.spec, self.config, folder, on_cpu, report)
+        if on_cpu:
+            # The class and not its name: by name the CPU platform would put the worker in a process of its
+            # own, which doubles load time and memory and costs two thirds of a tiny model's tokens.
+            arguments["distributed_executor_backend"] = UniProcExecutor
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**arguments), stat_loggers=[self._stat_logger]
+        )
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
 
     def _stat_logger(self, _config: Any, _index: int = 0) -> Any:
         return self._progress
-
-    def _arguments(self, folder: str, on_cpu: bool) -> dict[str, Any]:
-        options = self.spec.engine_options
-        positions = model_config(folder).get("max_position_embeddings", self.spec.context_window)
-        arguments: dict[str, Any] = {
-            "model": folder,
-            "max_model_len": min(self.spec.context_window, int(positions)),
-            "enable_prefix_caching": True,
-            "disable_log_stats": True,
-            "max_num_seqs": int(options.get("max_num_seqs", self.spec.scaling.max_ongoing_requests)),
-            "dtype": options.get("dtype", "auto"),
-            "seed": 0,
-        }
-        for name in ("tensor_parallel_size", "quantization", "max_num_batched_tokens", "trust_remote_code"):
-            if name in options:
-                arguments[name] = options[name]
-        if on_cpu:
-            return arguments | self._cpu_arguments(folder)
-        arguments["gpu_memory_utilization"] = float(options.get("gpu_memory_utilization", 0.9))
-        return arguments | {"enforce_eager": bool(options.get("enforce_eager", False))}
-
-    def _cpu_arguments(self, folder: str) -> dict[str, Any]:
-        from vllm.v1.executor.uniproc_executor import UniProcExecutor
-
-        options = self.spec.engine_options
-        small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
-        return {
-            "dtype": options.get("dtype", "float32" if small else "auto"),
-            "enforce_eager": bool(options.get("enforce_eager", True)),
-            "kv_cache_memory_bytes": int(options.get("kv_cache_mb", 256 if small else 2048)) * _MB,
-            # The class and not its name: by name the CPU platform would put the worker in a third process.
-            "distributed_executor_backend": UniProcExecutor,
-        }
 
     async def complete(self, call: EngineCall) -> EngineResult:
         """The whole answer; vLLM tells it once, at the end."""
@@ -317,23 +258,10 @@ class VllmEngine:
         await asyncio.to_thread(end_processes, processes)
 
 
-def _prepare_environment(threads: int, offline: bool) -> None:
-    """What vLLM reads while it is imported, unless the operator has set it.
-
-    Unbound threads let several engines share few cores; bound ones would all sit on core 0.
-    """
-    # Ray sets it to the actor's num_cpus, which are logical and say nothing about cores.
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    wanted = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-    if offline:
-        wanted["HF_HUB_OFFLINE"] = "1"
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
+def _import_vllm(threads: int, folder: str) -> None:
+    """Seconds of work that need no turn: replicas on one machine import at once and load one by one."""
+    os.environ.update(vllm_environment(threads, offline=os.path.isdir(folder)))
+    import vllm.v1.engine.async_llm  # noqa: F401
 
 
 def _structure(response_format: dict[str, Any] | None) -> Any:
