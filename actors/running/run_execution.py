@@ -88,6 +88,9 @@ class RunExecution:
             error = caught
         except asyncio.CancelledError:
             error = self._stop_reason or CancelledRun("the runner is shutting down")
+        except Exception:  # noqa: BLE001 - a bug of ours: readers must not wait for ever
+            structlog.get_logger("actors.flow_runner").exception("run_broke")
+            error = InternalError("the run broke inside the runtime")
         finally:
             if error is not None:
                 self._parts.metrics.record_error(error.code)
@@ -108,12 +111,16 @@ class RunExecution:
         )
         data = {"flow": self._flow.name, "flow_version": self._flow.version, "attempt": self.order.attempt}
         self.log.add("run.started", None, data)
-        async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self.log.pump(), name="event-pump")
-            result = await self._result(events)
-            # The end is written even when somebody cancels meanwhile: it is decided.
-            closing = group.create_task(self._close(pump, result), name="run-close")
-            return await _uninterrupted(closing)
+        try:
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self.log.pump(), name="event-pump")
+                result = await self._result(events)
+                # The end is written even when somebody cancels meanwhile: it is decided.
+                closing = group.create_task(self._close(pump, result), name="run-close")
+                return await _uninterrupted(closing)
+        except BaseExceptionGroup as errors:
+            # The pump lost the run to another runner, or the end cannot be written.
+            raise _first_known(errors) from errors
 
     async def _result(self, events: ObservedEvents) -> RunResult:
         try:
@@ -194,6 +201,17 @@ def _facts(result: RunResult) -> dict[str, Any]:
         "cost_usd": result.usage.cost,
         "error": result.error.code if result.error else None,
     }
+
+
+def _first_known(errors: BaseExceptionGroup[BaseException]) -> ParleyError:
+    known, _ = errors.split(ParleyError)
+    while known is not None:
+        first = known.exceptions[0]
+        if isinstance(first, ParleyError):
+            return first
+        known = first if isinstance(first, BaseExceptionGroup) else None
+    structlog.get_logger("actors.flow_runner").error("run_broke", exc_info=errors)
+    return InternalError("the run broke inside the runtime")
 
 
 async def _uninterrupted(task: asyncio.Task[RunResult]) -> RunResult:

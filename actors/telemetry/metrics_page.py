@@ -18,29 +18,32 @@ SCRAPE_TIMEOUT_S = 3.0
 
 async def metrics_page(config: RuntimeConfig) -> str:
     """The cluster's page. Never raises for a node that does not answer: ``metrics_scrape_failed`` says so."""
-    nodes = await asyncio.to_thread(_agents)
+    nodes = agents_of(await asyncio.to_thread(_nodes))
     timeout = aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        texts = await asyncio.gather(*(_scrape(session, url) for url in nodes.values()))
+        texts = await asyncio.gather(*(scrape(session, url) for url in nodes.values()))
     pages = {node: text for node, text in zip(nodes, texts, strict=True) if text is not None}
     return merged_page(pages, [node for node in nodes if node not in pages])
 
 
-def _agents(nodes: Sequence[Mapping[str, Any]] | None = None) -> dict[str, str]:
-    """Node name → URL of its agent. Two nodes of one machine are told apart by their port."""
-    alive = [
-        n for n in (ray.nodes() if nodes is None else nodes) if n["Alive"] and n.get("MetricsExportPort")
-    ]
-    addresses = [n["NodeManagerAddress"] for n in alive]
-    return {
-        f"{a}:{n['MetricsExportPort']}"
-        if addresses.count(a) > 1
-        else a: f"http://{a}:{n['MetricsExportPort']}/metrics"
-        for a, n in zip(addresses, alive, strict=True)
-    }
+def agents_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Living nodes by name, with their agent's URL. Two nodes of one machine are told apart by their port."""
+    alive = [n for n in nodes if n["Alive"] and n.get("MetricsExportPort")]
+    addresses = [str(n["NodeManagerAddress"]) for n in alive]
+    agents = {}
+    for address, node in zip(addresses, alive, strict=True):
+        place = f"{address}:{node['MetricsExportPort']}"
+        agents[place if addresses.count(address) > 1 else address] = f"http://{place}/metrics"
+    return agents
 
 
-async def _scrape(session: aiohttp.ClientSession, url: str) -> str | None:
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+async def scrape(session: aiohttp.ClientSession, url: str) -> str | None:
+    """The agent's page, or None."""
     try:
         async with session.get(url) as response:
             return await response.text() if response.status == 200 else None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,23 @@ from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
 from flows.builder import FlowGraphs
 from flows.ports import EventSink
-from registries.contracts.errors import CancelledRun, Conflict, ParleyError, ProviderError, StoreError
+from registries.contracts.errors import (
+    CancelledRun,
+    Conflict,
+    InternalError,
+    ParleyError,
+    ProviderError,
+    StoreError,
+)
 from registries.contracts.generation import GenerationRequest
-from registries.contracts.runs import NodeResult, RunEvent, RunOrder, RunRequest, RunResult
+from registries.contracts.runs import (
+    TERMINAL_EVENTS,
+    NodeResult,
+    RunEvent,
+    RunOrder,
+    RunRequest,
+    RunResult,
+)
 from registries.loader import load_catalog
 from tests.polling import until
 from tests.unit.actors.running.fakes import MemoryStore
@@ -127,6 +141,15 @@ async def test_a_run_that_somebody_has_is_a_conflict(tmp_path: Path) -> None:
     assert events == [] and isinstance(error, Conflict)
 
 
+async def test_a_bug_is_told_without_its_words(tmp_path: Path) -> None:
+    class Buggy(MemoryStore):
+        async def claim(self, order: RunOrder, flow_version: str) -> int | None:
+            raise KeyError("internal words")
+
+    events, error = await finished(execution(Buggy(), tmp_path))
+    assert events == [] and isinstance(error, InternalError) and "internal words" not in str(error)
+
+
 async def test_a_store_that_is_away_at_the_claim_is_told(tmp_path: Path) -> None:
     class Away(MemoryStore):
         async def claim(self, order: RunOrder, flow_version: str) -> int | None:
@@ -134,6 +157,28 @@ async def test_a_store_that_is_away_at_the_claim_is_told(tmp_path: Path) -> None
 
     events, error = await finished(execution(Away(), tmp_path))
     assert events == [] and isinstance(error, StoreError)
+
+
+async def test_an_end_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    class NoEnd(MemoryStore):
+        async def finish(self, run_id: str, result: RunResult, events: Sequence[RunEvent] = ()) -> bool:
+            raise Conflict("a duplicate row")
+
+    events, error = await finished(execution(NoEnd(), tmp_path))
+    assert isinstance(error, Conflict)
+    assert events[-1].type not in TERMINAL_EVENTS
+
+
+async def test_a_run_that_another_runner_took_over_stops(tmp_path: Path) -> None:
+    class TakenOver(MemoryStore):
+        async def append_events(self, events: Sequence[RunEvent]) -> None:
+            raise Conflict("another runner has written these")
+
+    generator = FakeGenerator(pause=lambda _: asyncio.sleep(60))
+    store = TakenOver()
+    _, error = await asyncio.wait_for(finished(execution(store, tmp_path, generator)), 5)
+    assert isinstance(error, Conflict) and store.results == {}
+    assert generator.aborted
 
 
 async def test_a_folder_that_cannot_be_written_costs_the_file_alone(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from actors.readiness import Part
+from actors.runtime import local_models, needs_remote_adapter, runtime_parts
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import NotFound, ValidationError
+from registries.loader import load_catalog
+from tests.scripted_models import scripted_model
+
+REMOTE = scripted_model("far", [], engine="litellm", location="openai/far", provider="openai")
+
+
+def config(*extra: dict[str, object], models: tuple[str, ...] = ()) -> RuntimeConfig:
+    return RuntimeConfig(home="/nowhere", extra_models=extra, models=models)
+
+
+def test_every_enabled_local_entry_is_loaded_unless_some_are_named() -> None:
+    everything = config(scripted_model("own", []))
+    catalog = load_catalog(everything)
+    assert {m.key for m in local_models(everything, catalog)} == {"nano-m", "nano-s", "own"}
+    named = config(scripted_model("own", []), models=("own",))
+    assert [m.key for m in local_models(named, load_catalog(named))] == ["own"]
+
+
+def test_names_that_cannot_be_loaded_are_refused() -> None:
+    with pytest.raises(NotFound, match="nano-"):
+        local_models(config(models=("nano-x",)), load_catalog(config()))
+    remote = config(REMOTE, models=("far",))
+    with pytest.raises(ValidationError, match="litellm") as refused:
+        local_models(remote, load_catalog(remote))
+    assert refused.value.param == "models"
+
+
+def test_the_adapter_is_a_part_only_where_a_model_needs_it() -> None:
+    plain = config(scripted_model("own", []), models=("own",))
+    assert not needs_remote_adapter(load_catalog(plain))
+    assert runtime_parts(plain, load_catalog(plain)) == [Part("api", "parley"), Part("own", "model-own")]
+    remote = config(REMOTE, scripted_model("own", []), models=("own",))
+    assert runtime_parts(remote, load_catalog(remote))[-1] == Part("remote-adapter", "remote-adapter")
