@@ -22,9 +22,9 @@ def before_demo(cmd: Command, client: Client, request: RunRequest, demo: bool) -
     """The question and flow (in the demo), and a notice when the models in use cannot answer it."""
     from flows.scope_notice import scope_notice
 
+    listed, flow = client.models(), client.flow(request.flow_type)
     if demo:
         cmd.output.line(f"{request.flow_type}: {request.prompt}", "bold")
-    listed, flow = client.models(), client.flow(request.flow_type)
     notice = scope_notice(request.prompt, models_in_use(listed, flow, request.models))
     if notice:
         cmd.output.note(f"note: {notice}", "yellow")

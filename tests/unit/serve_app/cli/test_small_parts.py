@@ -18,6 +18,7 @@ from registries.contracts.runs import Improvement, RunRequest
 from serve_app.cli.demo import curl_for, key_expression, models_in_use
 from serve_app.cli.direct import attachment_from
 from serve_app.cli.exit_codes import ExitCode, exit_code_of
+from serve_app.cli.main import app
 from serve_app.cli.prompt_input import question_from
 from serve_app.cli.run import models_by_role
 from serve_app.cli.show_result import cost, generation_facts, improvement, tokens
@@ -116,6 +117,14 @@ def test_the_curl_reads_the_key_from_where_the_shell_can(tmp_path: Path) -> None
     assert key_expression(home, None, frozenset()) == f"$(cat {tmp_path}/admin.key)"
     write_private(home.effective_key_file, "own")
     assert key_expression(home, "own", frozenset()) == f"$(cat {tmp_path}/run/api.key)"
+
+
+def test_the_page_on_the_command_line_names_every_command_and_exit_code() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for code in ExitCode:
+        assert f"| {code.value} |" in page
+    for command in app.registered_commands:
+        assert f"`parley {command.name}" in page
 
 
 def model(key: str) -> dict[str, object]:

@@ -1,0 +1,150 @@
+"""`make run` and `make stop` as a newcomer types them, and what curl gets between them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.place import Place, all_listeners, sse
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+QUESTION = "What is 48 + 37?"
+FLOWS = ("linear", "challenge", "multi_perspective")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("newcomer") / "home")
+    yield made
+    made.type("parley down")
+
+
+@pytest.fixture(scope="module")
+def first_run(place: Place) -> str:
+    return place.good("make -s run")
+
+
+def test_make_run_shows_a_deliberation_and_where_to_go_next(place: Place, first_run: str) -> None:
+    assert f"challenge: {QUESTION}" in first_run
+    for words in ("creator", "challenger", "answer ", "time ", "tokens ", "cost ", "improvement", "saved in"):
+        assert words in first_run
+    assert f"http://127.0.0.1:{place.port}/docs" in first_run
+    assert f"http://127.0.0.1:{place.dashboard_port}" in first_run
+
+
+def test_the_curl_that_it_prints_works_as_it_stands(place: Place, first_run: str) -> None:
+    (line,) = re.findall(r"^curl .*$", first_run, re.MULTILINE)
+    answer = json.loads(place.good(line))
+    assert answer["status"] == "completed" and answer["flow"] == "challenge"
+
+
+def test_a_second_make_run_takes_seconds_and_takes_another_question(place: Place, first_run: str) -> None:
+    begun = time.monotonic()
+    done = place.type("make -s run", PROMPT="Why is the sky blue?", FLOW="linear")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 20
+    assert "linear: Why is the sky blue?" in done.stdout
+    assert "outside what" in done.stderr
+    assert done.stdout.count("answer ") >= 1
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_curl_runs_a_flow_whole(place: Place, first_run: str, flow: str) -> None:
+    status, text = place.curl("/api/orchestrate", {"flow_type": flow, "prompt": QUESTION})
+    run = json.loads(text)
+    assert status == 200 and run["status"] == "completed" and run["answer"]
+    assert Path(run["artifact"]).name == f"{run['run_id']}.json"
+    assert json.loads(Path(run["artifact"]).read_text())["run_id"] == run["run_id"]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_curl_runs_a_flow_streamed(place: Place, first_run: str, flow: str) -> None:
+    status, text = place.curl("/api/orchestrate", {"flow_type": flow, "prompt": QUESTION, "stream": True})
+    events = sse(text)
+    assert status == 200 and events[0][0] == "run.started" and events[-1][0] == "run.completed"
+    result = events[-1][1]["data"]["result"]
+    assert result["status"] == "completed"
+    said: dict[tuple[str, int], str] = {}
+    for type_, event in events:
+        if type_ == "node.token":
+            key = (event["node"], event["data"]["visit"])
+            said[key] = said.get(key, "") + event["data"]["text"]
+    texts = {(node["id"], node["visit"]): node["text"] for node in result["nodes"]}
+    assert said and all(texts[key] == text for key, text in said.items())
+    numbers = [event["seq"] for type_, event in events if type_ != "node.token"]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_curl_asks_one_model_whole_and_streamed(place: Place, first_run: str) -> None:
+    body = {"prompt": QUESTION, "model_key": "nano-m", "temperature": 0}
+    status, text = place.curl("/api/inference", body)
+    whole = json.loads(text)
+    assert status == 200 and whole["model_resolved"] == "nano-m" and whole["source"] == "local"
+    status, text = place.curl("/api/inference", body | {"stream": True})
+    events = sse(text)
+    assert events[-1][0] == "result" and events[-1][1]["text"] == whole["text"]
+    assert "".join(data["text"] for type_, data in events if type_ == "token") == whole["text"]
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "status", "named"),
+    [
+        ("/api/orchestrate", "", 400, "body"),
+        ("/api/orchestrate", "{", 400, "JSON"),
+        ("/api/orchestrate", '{"flow_type": "nope", "prompt": "x"}', 404, "nope"),
+        ("/api/orchestrate", '{"flow_type": "challenge"}', 400, "prompt"),
+        ("/api/inference", '{"prompt": "x", "model_key": "nano-x"}', 404, "nano-x"),
+        ("/api/inference", '{"prompt": "x", "strategy": "nope"}', 404, "nope"),
+        ("/api/inference", '{"prompt": "x", "max_tokens": -1}', 400, "max_tokens"),
+        ("/api/inference", '{"prompt": "x", "max_tokens": 99999999}', 400, "max_tokens"),
+        ("/api/inference", '{"prompt": 7}', 400, "prompt"),
+        ("/api/inference", json.dumps({"prompt": "1 + " * 2000, "model_key": "nano-m"}), 400, "context"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(
+    place: Place, first_run: str, path: str, raw: str, status: int, named: str
+) -> None:
+    got, text = place.curl(path, raw=raw)
+    error = json.loads(text)["error"]
+    assert got == status, text
+    assert named in error["message"] and error["request_id"] and "Traceback" not in text
+
+
+def test_without_the_key_only_the_open_routes_answer(place: Place, first_run: str) -> None:
+    for path in ("/api/health", "/api/ready", "/docs", "/openapi.json"):
+        assert place.curl(path, key="")[0] == 200, path
+    for path in ("/api/models", "/api/flows", "/api/system", "/metrics", "/api/strategies"):
+        assert place.curl(path, key="")[0] == 401, path
+        assert place.curl(path, key="wrong-key-0123456789")[0] == 401, path
+        assert place.curl(path)[0] == 200, path
+    assert "parts" not in json.loads(place.curl("/api/ready", key="")[1])
+
+
+def test_the_commands_agree_with_the_api(place: Place, first_run: str) -> None:
+    facts = json.loads(place.good("parley status --json"))
+    assert facts["status"] == "ready" and facts["parts"]["nano-m"]["state"] == "ready"
+    models = json.loads(place.good("parley models --json"))["models"]
+    assert {m["key"] for m in models if m["state"] == "ready"} == {"nano-m", "nano-s"}
+    run = json.loads(place.good(f"parley run --json --model creator=nano-m '{QUESTION}'"))
+    assert run["nodes"][0]["model_resolved"] == "nano-m"
+    lines = place.good(f"parley run --json --stream '{QUESTION}'").splitlines()
+    assert json.loads(lines[-1])["type"] == "run.completed"
+    assert place.good(f"parley direct --model nano-s '{QUESTION}'").strip()
+    assert place.type("parley run --flow nope x").returncode == 2
+
+
+def test_make_stop_leaves_no_process_and_no_port(place: Place, first_run: str) -> None:
+    ours = place.listening()
+    assert place.port in ours and place.dashboard_port in ours and place.processes()
+    begun = time.monotonic()
+    place.good("make -s stop")
+    assert time.monotonic() - begun < 15
+    assert place.processes() == []
+    assert not ours & all_listeners()
+    assert "nothing to stop" in place.good("make -s stop")
+    assert place.type("parley status").returncode == 3
