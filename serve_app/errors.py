@@ -64,7 +64,7 @@ DEFAULT_RETRY_AFTER_S: Mapping[str, float] = {CapacityError.code: 1.0, StoreErro
 
 def http_status(code: str, fault: str | None = None, param: str | None = None) -> int:
     """The status of an error; a spent deadline (param "deadline_s") is 504, spent money 402."""
-    if code == ProviderError.code and fault in STATUS_BY_FAULT:
+    if code == ProviderError.code and fault is not None and fault in STATUS_BY_FAULT:
         return STATUS_BY_FAULT[fault]
     if code == BudgetError.code and param == "deadline_s":
         return DEADLINE_STATUS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,7 +25,7 @@ from serve_app.routes.docs import docs_routes
 from serve_app.routes.inference import inference_routes
 from serve_app.routes.operations import operations_routes
 from serve_app.routes.orchestrate import orchestrate_routes
-from serve_app.services import Services
+from serve_app.services import Metrics, Services
 
 
 def create_api(services: Services, echo_request_id: bool = True) -> ASGIApp:
@@ -34,7 +35,8 @@ def create_api(services: Services, echo_request_id: bool = True) -> ASGIApp:
     configuration has no API key.
     """
     keys = KeyCheck(services.config.api_key)
-    admitted = Admission(_routes(services), services.config.max_ongoing_requests)
+    limit = services.config.max_ongoing_requests
+    admitted = Admission(_routes(services), limit, services.metrics.record_rejected)
     return Envelope(Authentication(admitted, keys), echo_request_id)
 
 
@@ -56,22 +58,22 @@ def _routes(services: Services) -> FastAPI:
         docs_routes(),
     ):
         app.include_router(router)
-    app.add_exception_handler(ParleyError, _known)
+    app.add_exception_handler(ParleyError, _failure_handler(services.metrics))
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(RequestValidationError, _wrong_parameters)
-    app.add_exception_handler(Exception, _unknown)
+    # Starlette raises these again after the answer, and the Envelope logs them.
+    app.add_exception_handler(Exception, _failure_handler(services.metrics))
     install_openapi(app)
     return app
 
 
-async def _known(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ParleyError)
-    return error_response(error, facts_of(request.scope).request_id)
+def _failure_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        known = as_parley_error(error)
+        metrics.record_error(known.code)
+        return error_response(known, facts_of(request.scope).request_id)
 
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    """The 500; Starlette raises the error again afterwards, and the Envelope logs it."""
-    return error_response(as_parley_error(error), facts_of(request.scope).request_id)
+    return answer
 
 
 async def _routing(request: Request, error: Exception) -> Response:

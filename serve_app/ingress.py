@@ -18,6 +18,7 @@ from actors.runtime import readiness
 from actors.stores.open_store import open_store
 from actors.telemetry.metrics_page import metrics_page
 from actors.telemetry.process_telemetry import open_telemetry
+from actors.telemetry.traced_generator import TracedGateway
 from actors.telemetry.tracing import current_traceparent, flush_tracing
 from flows.builder import FlowGraphs
 from registries.contracts.config import RuntimeConfig
@@ -40,7 +41,7 @@ SERVE_QUEUE_FLOOR = 1024
 class FrontDoor:
     """One replica. Opens what the routes stand on in its own event loop."""
 
-    async def __init__(self, config_json: str, runner: Any) -> None:
+    async def __init__(self, config_json: str, runner: Any) -> None:  # type: ignore[misc]
         config = RuntimeConfig.model_validate_json(config_json)
         telemetry = open_telemetry(config, "ingress")
         catalog = load_catalog(config)
@@ -48,14 +49,17 @@ class FrontDoor:
         self._gateway = await open_gateway(
             config, catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
-        self._runs = RunDispatch(config, catalog, self._store, RayRunner(runner), SystemClock(), new_run_id)
+        self._runs = RunDispatch(
+            config, catalog, self._store, RayRunner(runner), SystemClock(), telemetry.metrics, new_run_id
+        )
         self._services = Services(
             config=config,
             catalog=catalog,
-            gateway=self._gateway,
+            gateway=TracedGateway(self._gateway),
             runs=self._runs,
             run_reader=self._store,
             cluster=RayCluster(lambda: readiness(config, catalog), lambda: metrics_page(config)),
+            metrics=telemetry.metrics,
             mermaid=FlowGraphs(catalog).mermaid,
             version=importlib.metadata.version(DISTRIBUTION),
         )
@@ -84,7 +88,7 @@ def ingress_deployment(config: RuntimeConfig) -> serve.Deployment:
     Our Admission layer refuses first and in our shape; Serve's queue limit stays behind it as the
     backstop. Serve's access log is off because ours has the same line with more in it.
     """
-    return serve.deployment(serve.ingress()(FrontDoor)).options(
+    configured = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=config.max_ongoing_requests + HEADROOM_REQUESTS,
         max_queued_requests=max(config.max_queued_requests, SERVE_QUEUE_FLOOR),
@@ -99,3 +103,5 @@ def ingress_deployment(config: RuntimeConfig) -> serve.Deployment:
             target_ongoing_requests=max(1.0, config.max_ongoing_requests * 0.7),
         ),
     )
+    deployment: serve.Deployment = configured(serve.ingress()(FrontDoor))
+    return deployment

@@ -32,18 +32,16 @@ class LiveRun:
         """The run is committed."""
         self._accepted.set_result(None)
 
-    def publish(self, batch: Sequence[RunEvent]) -> RunResult | None:
-        """Take events; the result when the terminal one is among them."""
+    def publish(self, batch: Sequence[RunEvent]) -> bool:
+        """Take events; whether the terminal one is among them."""
         for event in batch:
             self.seq = max(self.seq, event.seq)
             self._keep(event)
             if event.type in TERMINAL_EVENTS:
-                result = RunResult.model_validate(event.data["result"])
-                self._ended.set_result(result)
-                self._news.set()
-                return result
+                self._ended.set_result(RunResult.model_validate(event.data["result"]))
+                break
         self._news.set()
-        return None
+        return self.ended
 
     def fail(self, error: ParleyError) -> None:
         """The run cannot go on; waiting callers get the error."""

@@ -17,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from actors.gpu import read_gpus
 from registries.contracts.errors import CapacityError
 from serve_app.recent import Recent
+from serve_app.replica_reports import ReplicaReports
 
 KEEP_S = 1.0
 """Dashboards and probes poll; Serve's controller is asked once a second at most, whoever polls."""
@@ -35,8 +36,9 @@ class RayCluster:
     ) -> None:
         self._readiness = Recent(readiness, KEEP_S, time.monotonic)
         self._metrics_page = Recent(metrics_page, KEEP_S, time.monotonic)
-        self._deployments = Recent(_in_thread(read_deployments), KEEP_S, time.monotonic)
-        self._machine = Recent(_in_thread(read_machine), KEEP_S, time.monotonic)
+        self._reports = ReplicaReports()
+        self._deployments = Recent(self._read_deployments, KEEP_S, time.monotonic)
+        self._machine = Recent(_read_machine_in_thread, KEEP_S, time.monotonic)
 
     async def readiness(self) -> Facts:
         """See Cluster."""
@@ -45,6 +47,12 @@ class RayCluster:
     async def deployments(self) -> Facts:
         """See Cluster; CapacityError while Serve's controller does not answer."""
         return await self._deployments.get()
+
+    async def _read_deployments(self) -> Facts:
+        applications = await asyncio.to_thread(read_deployments)
+        for (app, deployment), reports in (await self._reports.collect(applications)).items():
+            applications[app]["deployments"][deployment]["reports"] = reports
+        return applications
 
     async def machine(self) -> Facts:
         """See Cluster."""
@@ -55,14 +63,11 @@ class RayCluster:
         return await self._metrics_page.get()
 
 
-def _in_thread(read: Callable[[], Facts]) -> Callable[[], Awaitable[Facts]]:
-    async def ask() -> Facts:
-        return await asyncio.to_thread(read)
-
-    return ask
+async def _read_machine_in_thread() -> Facts:
+    return await asyncio.to_thread(read_machine)
 
 
-def read_deployments() -> Facts:
+def read_deployments() -> dict[str, Any]:
     """Per application and deployment: status, message, replicas by state. Blocks."""
     try:
         applications = serve.status().applications

@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
 from registries.contracts.errors import CapacityError, ParleyError
 from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.errors import as_parley_error
-from serve_app.run_dispatch import RunnerLost
+from serve_app.run_ports import RunnerLost
 
 _RETRY_AFTER_S = 1.0
 _LOST = (
@@ -41,7 +41,7 @@ class RayRunner:
         self._runs = handle.options(method_name="run", stream=True)
 
     async def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
-        """See serve_app.run_dispatch.Runner."""
+        """See serve_app.run_ports.Runner."""
         batches = self._runs.remote(order)
         try:
             async for batch in batches:

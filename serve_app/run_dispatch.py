@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import structlog
 
@@ -16,40 +15,22 @@ from registries.contracts.errors import (
     BudgetError,
     CancelledRun,
     CapacityError,
+    Conflict,
     InternalError,
     ParleyError,
 )
 from registries.contracts.runs import RunEvent, RunOrder, RunRequest, RunResult
 from registries.specs import FlowSpec
+from serve_app.catalog_checks import check_run_order
 from serve_app.errors import as_parley_error, error_fact
 from serve_app.live_run import LiveRun
-from serve_app.run_request_check import check_run_request
+from serve_app.run_ports import RunMetrics, Runner, RunnerLost, RunStore
 
 _ATTEMPTS = 2
+_LOOK_S = 0.25
+"""How often the store is asked about a run that somebody else holds."""
 DEADLINE_GRACE_S = 5.0
 """How long after a run's deadline its runner may take to say so before the front door does."""
-
-
-class RunnerLost(Exception):
-    """The runner went away before the run's terminal event."""
-
-
-class Runner(Protocol):
-    """A FlowRunner. Raises CapacityError when its queue is full, RunnerLost when it died."""
-
-    def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
-        """Events in batches; the last one is terminal."""
-        ...
-
-
-class RunLog(Protocol):
-    """The part of the store that accepting and ending a run needs."""
-
-    async def accept(self, order: RunOrder, flow_version: str) -> None: ...
-
-    async def finish(self, run_id: str, result: RunResult, events: Sequence[RunEvent] = ()) -> bool: ...
-
-    async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None: ...
 
 
 class RunDispatch:
@@ -64,19 +45,22 @@ class RunDispatch:
         self,
         config: RuntimeConfig,
         catalog: Catalog,
-        log: RunLog,
+        store: RunStore,
         runner: Runner,
         clock: Clock,
+        metrics: RunMetrics,
         new_id: Callable[[], str],
     ) -> None:
         self._config = config
         self._catalog = catalog
-        self._store = log
+        self._store = store
         self._runner = runner
         self._clock = clock
+        self._metrics = metrics
         self._new_id = new_id
         self._live: set[LiveRun] = set()
         self._max_live = config.runner_max_replicas * config.runner_max_ongoing + config.runner_max_queued
+        self._log = structlog.get_logger("serve_app.runs")
 
     @property
     def live(self) -> int:
@@ -88,12 +72,9 @@ class RunDispatch:
     ) -> LiveRun:
         """The run, accepted and on its way.
 
-        Raises NotFound or ValidationError (see check_run_request), CapacityError, StoreError.
+        Raises NotFound or ValidationError (see check_run_order), CapacityError, StoreError.
         Cancelling while it is being accepted counts as leaving the run.
         """
-        flow = check_run_request(request, self._catalog)
-        if len(self._live) >= self._max_live:
-            raise CapacityError(f"{self.live} runs are under way, the limit; try again", retry_after_s=1.0)
         order = RunOrder(
             run_id=self._new_id(),
             request_id=request_id,
@@ -101,6 +82,11 @@ class RunDispatch:
             deadline_s=request.deadline_s or self._config.default_deadline_s,
             traceparent=traceparent,
         )
+        flow = check_run_order(order, self._catalog)
+        if self.live >= self._max_live:
+            # Before accepting: a run that is refused anyway need not cost two commits.
+            self._metrics.record_rejected("runs_full")
+            raise CapacityError(f"{self.live} runs are under way, the limit; try again", retry_after_s=1.0)
         live = LiveRun(order, with_reader)
         self._live.add(live)
         live.task = asyncio.create_task(self._drive(live, flow), context=contextvars.Context())
@@ -124,6 +110,7 @@ class RunDispatch:
         try:
             await self._store.accept(order, flow.version)
             live.accept()
+            self._metrics.record_run_queued()
             async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
                 await self._run_attempts(live)
         except TimeoutError:
@@ -135,7 +122,9 @@ class RunDispatch:
         except Exception as error:  # noqa: BLE001 - becomes an error of our tree
             known = as_parley_error(error)
             if known is not error:
-                structlog.stdlib.get_logger("serve_app.runs").exception("run_dispatch_failed")
+                self._log.exception("run_dispatch_failed")
+            if isinstance(known, CapacityError):
+                self._metrics.record_rejected("queue_full")
             await self._end(live, flow, known)
         finally:
             self._live.discard(live)
@@ -147,23 +136,28 @@ class RunDispatch:
             order = live.order.model_copy(update={"attempt": attempt, "deadline_s": max(left_s, 0.001)})
             try:
                 async for batch in self._runner.run(order):
-                    if live.publish(batch) is not None:
+                    if live.publish(batch):
                         return
             except RunnerLost as lost:
-                structlog.stdlib.get_logger("serve_app.runs").warning(
-                    "runner_lost", attempt=attempt, reason=str(lost)
-                )
-            if await self._ended_elsewhere(live):
+                self._log.warning("runner_lost", attempt=attempt, reason=str(lost))
+            except Conflict:
+                # Another runner has this run, or has ended it: then the store will tell.
+                await self._follow(live)
+                return
+            if await self._told_by_store(live):
                 return
         raise InternalError(f"the runner of this run died {_ATTEMPTS} times before the run ended")
 
-    async def _ended_elsewhere(self, live: LiveRun) -> bool:
+    async def _follow(self, live: LiveRun) -> None:
+        while not await self._told_by_store(live):
+            await self._clock.sleep(_LOOK_S)
+
+    async def _told_by_store(self, live: LiveRun) -> bool:
         """A runner may die between committing the end and telling it."""
         stored = await self._store.get(live.order.run_id, live.order.tenant)
-        result = stored.get("result") if stored else None
-        if not isinstance(result, Mapping):
+        if not stored or not stored.get("result"):
             return False
-        live.publish([self._terminal(live, RunResult.model_validate(result))])
+        live.publish([self._terminal(live, RunResult.model_validate(stored["result"]))])
         return True
 
     async def _left(self, live: LiveRun, flow: FlowSpec) -> None:
@@ -180,7 +174,7 @@ class RunDispatch:
         try:
             await self._store.finish(live.order.run_id, result, [event])
         except ParleyError:
-            structlog.stdlib.get_logger("serve_app.runs").exception("run_end_not_written")
+            self._log.exception("run_end_not_written")
         if live.seq > 0 and not live.ended:
             live.publish([event])
         else:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from flows.ports import Generator
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
 from registries.specs import FlowSpec
 from serve_app.run_dispatch import RunDispatch
+from serve_app.run_ports import RunMetrics
 
 
-class Gateway(Protocol):
+class Gateway(Generator, Protocol):
     """Models (actors.gateway.provider_gateway.ProviderGateway)."""
 
-    async def generate(self, request: GenerationRequest) -> GenerationResult: ...
+    def snapshot(self) -> Mapping[str, Any]:
+        """Breakers and load as this process sees them."""
+        ...
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk | GenerationResult]: ...
 
-    def snapshot(self) -> Mapping[str, Any]: ...
+class Metrics(RunMetrics, Protocol):
+    """What the front door counts (actors.telemetry.metrics.Metrics)."""
+
+    def record_error(self, code: str) -> None: ...
 
 
 class RunReader(Protocol):
@@ -59,5 +64,6 @@ class Services:
     runs: RunDispatch
     run_reader: RunReader
     cluster: Cluster
+    metrics: Metrics
     mermaid: Callable[[FlowSpec], str]
     version: str

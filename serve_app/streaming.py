@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -15,32 +14,25 @@ from starlette.types import Receive, Scope, Send
 from registries.contracts.generation import GenerationChunk, GenerationResult
 from registries.contracts.runs import RunEvent
 from serve_app.errors import as_parley_error, error_body, error_fact
+from serve_app.pumped_frames import PumpedFrames
 from serve_app.sse import HEARTBEAT, frame
 
 HEARTBEAT_S = 15.0
 """Below the 60 s after which common proxies and browsers give up on a silent connection."""
-
-
-class Frames(Protocol):
-    """An iterator of frames that can be closed; every async generator is one."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def __anext__(self) -> bytes: ...
-
-    async def aclose(self) -> None: ...
+PATIENCE_S = 10.0
+"""How long an error may still become a status line before a silent stream is begun."""
 
 
 class EventStream(Response):
-    """An SSE response fed by an iterator of frames.
+    """An SSE response fed by frames (see ``start_stream``).
 
-    The iterator is closed when the client goes away (the server cancels us, or sending fails). An error
-    inside it becomes ``event: error`` with our shape: the status line is long gone.
+    They are closed when the client goes away (the server cancels us, or sending fails). An error among
+    them becomes ``event: error`` with our shape: the status line is long gone.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: Frames, request_id: str, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, frames: PumpedFrames, request_id: str, heartbeat_s: float = HEARTBEAT_S) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
@@ -90,58 +82,16 @@ class EventStream(Response):
                 await asyncio.sleep(due_at - loop.time())
 
 
-class StartedFrames:
-    """Frames whose first one is already being waited for (see ``start_frames``)."""
-
-    def __init__(self, first: asyncio.Task[bytes], rest: Frames) -> None:
-        self._first: asyncio.Task[bytes] | None = first
-        self._rest = rest
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first is None:
-            return await anext(self._rest)
-        first = await self._first
-        self._first = None
-        return first
-
-    async def aclose(self) -> None:
-        """Cancel what is awaited and close the source; idempotent."""
-        if self._first is not None and not self._first.done():
-            self._first.cancel()
-            await asyncio.wait({self._first})
-        await self._rest.aclose()
+async def start_stream(source: AsyncGenerator[bytes, None], request_id: str) -> EventStream:
+    """The response for the frames of ``source``; raises the error that comes before the first frame."""
+    frames = PumpedFrames(source)
+    await frames.begin(PATIENCE_S)
+    return EventStream(frames, request_id)
 
 
-async def start_frames(frames: Frames, patience_s: float) -> Frames:
-    """The same frames, once the first is there or ``patience_s`` are over.
-
-    An error before the first frame is raised here, so that it can still be an HTTP status. Cancelling
-    closes the source.
-    """
-    first: asyncio.Task[bytes] = asyncio.create_task(_next(frames))
-    begun = StartedFrames(first, frames)
-    try:
-        await asyncio.wait({first}, timeout=patience_s)
-        if first.done():
-            first.result()
-    except BaseException:
-        await begun.aclose()
-        raise
-    return begun
-
-
-async def _next(frames: Frames) -> bytes:
-    try:
-        return await anext(frames)
-    except StopAsyncIteration:
-        # A task cannot end in StopAsyncIteration's place; an empty frame writes nothing.
-        return b""
-
-
-async def generation_frames(items: AsyncIterator[GenerationChunk | GenerationResult]) -> AsyncIterator[bytes]:
+async def generation_frames(
+    items: AsyncIterator[GenerationChunk | GenerationResult],
+) -> AsyncGenerator[bytes, None]:
     """``event: token`` with ``{"text"}`` for every chunk, then ``event: result`` with the whole."""
     try:
         async for item in items:
@@ -156,7 +106,7 @@ async def generation_frames(items: AsyncIterator[GenerationChunk | GenerationRes
             await close()
 
 
-async def run_frames(batches: AsyncIterator[Sequence[RunEvent]]) -> AsyncIterator[bytes]:
+async def run_frames(batches: AsyncIterator[Sequence[RunEvent]]) -> AsyncGenerator[bytes, None]:
     """``event: <type>``, ``id: <seq>``, the RunEvent as data; one write for a whole batch."""
     try:
         async for batch in batches:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registries.contracts.errors import CapacityError
@@ -17,8 +19,9 @@ class Admission:
     and only after its own queue is full as well.
     """
 
-    def __init__(self, app: ASGIApp, max_ongoing: int) -> None:
+    def __init__(self, app: ASGIApp, max_ongoing: int, on_refused: Callable[[str], None]) -> None:
         self._app = app
+        self._on_refused = on_refused
         self._max_ongoing = max_ongoing
         self._ongoing = 0
 
@@ -27,6 +30,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         if self._ongoing >= self._max_ongoing:
+            self._on_refused("ingress_full")
             message = f"{self._ongoing} requests are in flight, the limit; try again"
             refusal = CapacityError(message, retry_after_s=1.0)
             await error_response(refusal, facts_of(scope).request_id)(scope, receive, send)

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from flows.roles import model_roles
 from registries.contracts.errors import NotFound
 from registries.specs import FlowSpec, ModelSpec
 from serve_app.openapi import error_answers
-from serve_app.run_request_check import flow_roles
 from serve_app.schemas import FlowDetail, FlowList, FlowSummary, ModelEntry, ModelList, StrategyList
 from serve_app.services import Services
 
@@ -65,5 +65,5 @@ def flow_summary(flow: FlowSpec) -> FlowSummary:
         version=flow.version,
         description=flow.description,
         input=flow.input,
-        roles=flow_roles(flow),
+        roles=model_roles(flow),
     )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from registries.contracts.generation import GenerationResult
+from actors.telemetry.tracing import start_span
+from flows.ports import Generator
+from registries.contracts.generation import GenerationRequest, GenerationResult
 from serve_app.body import read_body
+from serve_app.catalog_checks import check_generation_request
 from serve_app.openapi import body_of, error_answers
-from serve_app.request_facts import facts_of
-from serve_app.run_request_check import check_generation_request
+from serve_app.request_facts import RequestFacts, facts_of
 from serve_app.schemas import InferenceRequest
 from serve_app.services import Services
-from serve_app.streaming import EventStream, generation_frames, start_frames
-
-PATIENCE_S = 10.0
-"""How long an error may still become a status line before a silent stream is begun."""
+from serve_app.streaming import generation_frames, start_stream
 
 
 def inference_routes(services: Services) -> APIRouter:
@@ -34,10 +36,21 @@ def inference_routes(services: Services) -> APIRouter:
         body = await read_body(request, InferenceRequest, services.config.max_body_bytes)
         check_generation_request(body, services.catalog)
         call = body.generation(facts.request_id)
+        if facts.traceparent is not None:
+            call = call.model_copy(update={"metadata": {**call.metadata, "traceparent": facts.traceparent}})
         if body.stream:
-            frames = await start_frames(generation_frames(services.gateway.stream(call)), PATIENCE_S)
-            return EventStream(frames, facts.request_id)
-        result = await services.gateway.generate(call)
+            return await start_stream(_traced_frames(services.gateway, call, facts), facts.request_id)
+        with start_span("inference", facts.traceparent):
+            result = await services.gateway.generate(call)
         return Response(result.model_dump_json().encode(), media_type="application/json")
 
     return router
+
+
+async def _traced_frames(
+    generator: Generator, call: GenerationRequest, facts: RequestFacts
+) -> AsyncGenerator[bytes, None]:
+    with start_span("inference", facts.traceparent):
+        async with aclosing(generation_frames(generator.stream(call))) as frames:
+            async for frame in frames:
+                yield frame

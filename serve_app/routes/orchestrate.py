@@ -18,10 +18,8 @@ from serve_app.openapi import body_of, error_answers
 from serve_app.request_facts import facts_of
 from serve_app.schemas import OrchestrateRequest, StoredRun
 from serve_app.services import Services
-from serve_app.streaming import EventStream, run_frames, start_frames
+from serve_app.streaming import run_frames, start_stream
 
-PATIENCE_S = 10.0
-"""How long an error may still become a status line before a silent stream is begun."""
 _STATUSES = (400, 401, 402, 404, 409, 413, 429, 500, 502, 503, 504)
 # One key, one tenant for now: the contract's default.
 _TENANT: str = RunOrder.model_fields["tenant"].default
@@ -45,8 +43,7 @@ def orchestrate_routes(services: Services) -> APIRouter:
             body.run_request(), facts.request_id, facts.traceparent, with_reader=body.streams
         )
         if body.streams:
-            frames = await start_frames(run_frames(live.events()), PATIENCE_S)
-            return EventStream(frames, facts.request_id)
+            return await start_stream(run_frames(live.events()), facts.request_id)
         return run_response(await _end_of(live), facts.request_id)
 
     @router.get(

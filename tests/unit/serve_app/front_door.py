@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from actors.running.ports import SystemClock
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError, StoreError
 from registries.contracts.generation import (
@@ -30,17 +31,6 @@ from serve_app.services import Services
 KEY = "k" * 43
 Item = GenerationChunk | GenerationResult
 CATALOG = load_catalog()
-
-
-class WallClock:
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def time(self) -> float:
-        return time.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def generation(text: str = "85") -> GenerationResult:
@@ -92,6 +82,9 @@ class PlayedGateway:
             yield generation("".join(self.chunks))
         finally:
             self.closed += 1
+
+    def resolve_model(self, request: GenerationRequest) -> str:
+        return request.model_key or "nano-m"
 
     def snapshot(self) -> Mapping[str, Any]:
         return {"breakers": {}}
@@ -212,6 +205,22 @@ class PlayedCluster:
 
 
 @dataclass
+class PlayedMetrics:
+    """Remembers what was counted."""
+
+    counted: list[str] = field(default_factory=list)
+
+    def record_run_queued(self) -> None:
+        self.counted.append("queued")
+
+    def record_rejected(self, reason: str) -> None:
+        self.counted.append(f"rejected {reason}")
+
+    def record_error(self, code: str) -> None:
+        self.counted.append(f"error {code}")
+
+
+@dataclass
 class FrontDoor:
     """The app and everything behind it."""
 
@@ -219,6 +228,7 @@ class FrontDoor:
     runner: PlayedRunner
     store: PlayedStore
     cluster: PlayedCluster
+    metrics: PlayedMetrics
     dispatch: RunDispatch
     app: Any
     client: httpx.AsyncClient
@@ -230,7 +240,8 @@ async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
     config = RuntimeConfig(home="unused", api_key=KEY, **settings)
     gateway, runner, store, cluster = PlayedGateway(), PlayedRunner(), PlayedStore(), PlayedCluster()
     ids = iter(f"run-{number}" for number in range(1, 1000))
-    dispatch = RunDispatch(config, CATALOG, store, runner, WallClock(), lambda: next(ids))
+    metrics = PlayedMetrics()
+    dispatch = RunDispatch(config, CATALOG, store, runner, SystemClock(), metrics, lambda: next(ids))
     services = Services(
         config=config,
         catalog=CATALOG,
@@ -238,6 +249,7 @@ async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
         runs=dispatch,
         run_reader=store,
         cluster=cluster,
+        metrics=metrics,
         mermaid=lambda flow: f"graph TD;\n  {flow.name}",
         version="1.2.3",
     )
@@ -247,7 +259,7 @@ async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
         transport=transport, base_url="http://t", headers={"x-api-key": KEY}
     ) as client:
         try:
-            yield FrontDoor(gateway, runner, store, cluster, dispatch, app, client)
+            yield FrontDoor(gateway, runner, store, cluster, metrics, dispatch, app, client)
         finally:
             await dispatch.aclose()
 

@@ -86,7 +86,7 @@ async def test_unknown_names_get_a_suggestion(
     ("body", "status", "param", "told"),
     [
         ({"prompt": "hi", "flow_type": "chalenge"}, 404, "flow_type", "Did you mean 'challenge'?"),
-        ({"prompt": "hi", "flow_type": "linear", "flow_version": "0"}, 404, "flow_version", "its version is"),
+        ({"prompt": "hi", "flow_type": "linear", "flow_version": "0"}, 400, "flow_version", "is not the version"),
         ({"prompt": "hi", "flow_type": "linear", "strategy": "x"}, 404, "strategy", "Known: "),
         (
             {"prompt": "hi", "flow_type": "challenge", "models": {"king": "nano-m"}},
@@ -102,7 +102,7 @@ async def test_unknown_names_get_a_suggestion(
         ),
         ({"prompt": "hi"}, 400, "flow_type", "is missing"),
         ({"flow_type": "linear"}, 400, "body", "prompt must not be empty"),
-        ({"input": {"color": 1}, "flow_type": "linear"}, 400, "input.color", "takes prompt"),
+        ({"input": {"color": 1}, "flow_type": "linear"}, 400, "input.color", "allowed: prompt"),
         ({"prompt": "hi", "flow_type": "linear", "mode": "background"}, 400, "mode", "'wait' or 'stream'"),
         ({"prompt": "hi", "flow_type": "linear", "mode": "wait", "stream": True}, 400, "body", "contradicts"),
         ({"prompt": "hi", "flow_type": "linear", "deadline_s": 0}, 400, "deadline_s", "greater than 0"),

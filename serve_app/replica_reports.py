@@ -1,0 +1,50 @@
+"""What the replicas say about themselves: queues, load, engines; for /api/system."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray.exceptions
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+REPORTING = frozenset({"FlowRunner", "ModelReplica"})
+"""Deployments with a ``status`` method."""
+TIMEOUT_S = 1.5
+"""A busy replica answers in milliseconds; one that does not is shown without its report."""
+
+
+class ReplicaReports:
+    """Asks every replica of the reporting deployments; keeps one handle a deployment."""
+
+    def __init__(self, get_handle: Callable[[str, str], Any] = serve.get_deployment_handle) -> None:
+        self._get_handle = get_handle
+        self._handles: dict[tuple[str, str], Any] = {}
+
+    async def collect(self, applications: Mapping[str, Any]) -> dict[tuple[str, str], list[Any]]:
+        """Reports by (application, deployment), for those of ``applications`` that have a running replica."""
+        asked = [
+            (app, deployment)
+            for app, facts in applications.items()
+            for deployment, state in facts["deployments"].items()
+            if deployment in REPORTING and state["replicas"].get("RUNNING")
+        ]
+        answers = await asyncio.gather(*(self._ask(app, deployment) for app, deployment in asked))
+        return dict(zip(asked, answers, strict=True))
+
+    async def _ask(self, app: str, deployment: str) -> list[Any]:
+        try:
+            if (app, deployment) not in self._handles:
+                # In a thread: Serve asks its controller, synchronously, whether the deployment exists.
+                self._handles[app, deployment] = await asyncio.to_thread(self._get_handle, deployment, app)
+            reports = (
+                await self._handles[app, deployment]
+                .broadcast("status")
+                .results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+            )
+        except (RayServeException, ray.exceptions.RayError, TimeoutError):
+            self._handles.pop((app, deployment), None)
+            return []
+        return [report for report in reports if not isinstance(report, BaseException)]
