@@ -13,14 +13,14 @@ CHATML = (
 CONTEXT_WINDOW = 256
 
 
-def make_tiny_model(folder: Path, seed: int = 7) -> Path:
+def make_tiny_model(folder: Path, seed: int = 7, context_window: int = CONTEXT_WINDOW) -> Path:
     """Write a Hugging Face folder of about 0.3 MB; the same bytes for the same seed."""
     if (folder / "model.safetensors").exists():
         return folder
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _byte_tokenizer()
+    tokenizer = _byte_tokenizer(context_window)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -29,7 +29,7 @@ def make_tiny_model(folder: Path, seed: int = 7) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT_WINDOW,
+        max_position_embeddings=context_window,
         tie_word_embeddings=True,
         initializer_range=0.6,  # wide, so that the best token leads clearly and rounding decides nothing
         bos_token_id=None,
@@ -41,7 +41,7 @@ def make_tiny_model(folder: Path, seed: int = 7) -> Path:
     return folder
 
 
-def _byte_tokenizer():  # type: ignore[no-untyped-def]
+def _byte_tokenizer(context_window: int):  # type: ignore[no-untyped-def]
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -57,6 +57,6 @@ def _byte_tokenizer():  # type: ignore[no-untyped-def]
         pad_token="<|pad|>",
         eos_token="<|im_end|>",
         padding_side="left",
-        model_max_length=CONTEXT_WINDOW,
+        model_max_length=context_window,
         chat_template=CHATML,
     )
