@@ -146,7 +146,7 @@ def deployment_options(spec: ModelSpec) -> dict[str, Any]:
         "max_ongoing_requests": scaling.max_ongoing_requests,
         "max_queued_requests": scaling.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
-        "health_check_period_s": 10,
+        "health_check_period_s": 5,
         # an engine whose every core is busy with a long prompt is slow, not dead
         "health_check_timeout_s": 60,
         "graceful_shutdown_wait_loop_s": 0.5,

@@ -50,7 +50,7 @@ class ScriptedServer:
         return f"http://{self._host}:{self._port}/v1"
 
     async def __aenter__(self) -> Self:
-        application = web.Application()
+        application = web.Application(client_max_size=64 * 1024 * 1024)
         application.router.add_get("/v1/models", self._models)
         application.router.add_post("/v1/chat/completions", self._chat)
         application.router.add_post("/script", self._load)

@@ -70,7 +70,9 @@ class TransformersEngine:
     def _load(self, folder: str, on_gpu: bool) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         options = self.spec.engine_options
         if not on_gpu:
             torch.set_num_threads(threads_for(self.spec, folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from actors.engines.weights import model_config, weights_bytes
+from actors.engines.weights import TINY_BYTES, model_config, weights_bytes
 from actors.gpu import GpuReport
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
@@ -54,11 +54,13 @@ def vllm_arguments(
 
 
 def _cpu_arguments(options: dict[str, Any], folder: str) -> dict[str, Any]:
-    small = (weights_bytes(folder) or _FLOAT32_BELOW_BYTES) < _FLOAT32_BELOW_BYTES
+    size = weights_bytes(folder) or _FLOAT32_BELOW_BYTES
+    small = size < _FLOAT32_BELOW_BYTES
+    kv_cache_mb = 64 if size < TINY_BYTES else 256 if small else 2048
     return {
         "dtype": options.get("dtype", "float32" if small else "auto"),
         "enforce_eager": bool(options.get("enforce_eager", True)),
-        "kv_cache_memory_bytes": int(options.get("kv_cache_mb", 256 if small else 2048)) * _MB,
+        "kv_cache_memory_bytes": int(options.get("kv_cache_mb", kv_cache_mb)) * _MB,
     }
 
 

@@ -15,7 +15,7 @@ from registries.specs import ModelSpec
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
-_TINY_BYTES = 64 * 1024**2
+TINY_BYTES = 64 * 1024**2
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
@@ -54,7 +54,7 @@ def threads_for(spec: ModelSpec, folder: str) -> int:
     if "threads" in spec.engine_options:
         return int(spec.engine_options["threads"])
     size = weights_bytes(folder)
-    if size is not None and size < _TINY_BYTES:
+    if size is not None and size < TINY_BYTES:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -44,7 +44,7 @@ def test_on_a_cpu(folder: str) -> None:
     assert arguments["enable_prefix_caching"]
     assert arguments["enforce_eager"]
     assert arguments["dtype"] == "float32"
-    assert arguments["kv_cache_memory_bytes"] == 256 * 1024**2
+    assert arguments["kv_cache_memory_bytes"] == 64 * 1024**2
     assert arguments["max_num_seqs"] == 64
     assert "gpu_memory_utilization" not in arguments
     assert "download_dir" not in arguments
