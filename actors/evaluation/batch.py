@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -30,11 +31,6 @@ class Runtime(Protocol):
     """What a batch needs of a runtime; actors.evaluation.live_runtime has the real one."""
 
     @property
-    def config(self) -> RuntimeConfig:
-        """Its configuration."""
-        ...
-
-    @property
     def catalog(self) -> Catalog:
         """Its registries."""
         ...
@@ -50,18 +46,30 @@ class Runtime(Protocol):
         ...
 
 
-async def evaluate(options: Options, runtime: Runtime, say: Say, here: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Checked input: what can be wrong is wrong before a cluster is asked for anything."""
+
+    options: Options
+    samples: Sequence[Sample]
+    out: Path
+
+
+def prepare(options: Options, config: RuntimeConfig, catalog: Catalog, here: Path) -> Prepared:
+    """Read and check everything (blocking); raises ValidationError naming all that is wrong."""
+    check_names(options, catalog)
+    samples = load_dataset(find_dataset(options.dataset, here), options.limit)
+    return Prepared(options, samples, output_folder(options.out, here, Path(config.home)))
+
+
+async def evaluate(prepared: Prepared, runtime: Runtime, say: Say) -> int:
     """Run everything that is missing and write the summary; how many items failed in this run.
 
-    Raises ValidationError for wrong input, and whatever ended the evaluation early: the summary of what
-    there is by then is written all the same.
+    Raises whatever ended the evaluation early: the summary of what there is by then is written all the same.
     """
-    check_names(options, runtime.catalog)
-    samples = await asyncio.to_thread(load_dataset, find_dataset(options.dataset, here), options.limit)
-    out = output_folder(options.out, here, Path(runtime.config.home))
-    say(f"evaluation: {len(samples)} samples, results in {out}")
-    batch = Batch(options, runtime, samples, out, say)
-    with ResultLog(out / "results.jsonl") as log:
+    say(f"evaluation: {len(prepared.samples)} samples, results in {prepared.out}")
+    batch = Batch(prepared, runtime, say)
+    with ResultLog(prepared.out / "results.jsonl") as log:
         return await batch.run(log)
 
 
@@ -77,13 +85,12 @@ def output_folder(out: Path, here: Path, home: Path) -> Path:
 class Batch:
     """The arms of one evaluation, in order: flows, models, votes of K, then the matched votes."""
 
-    def __init__(
-        self, options: Options, runtime: Runtime, samples: Sequence[Sample], out: Path, say: Say
-    ) -> None:
+    def __init__(self, prepared: Prepared, runtime: Runtime, say: Say) -> None:
+        options = prepared.options
         self._options = options
         self._runtime = runtime
-        self._samples = samples
-        self._out = out
+        self._samples = prepared.samples
+        self._out = prepared.out
         self._say = say
         self._patience = Patience()
         self._limit = asyncio.Semaphore(options.concurrency)

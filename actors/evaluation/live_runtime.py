@@ -38,7 +38,6 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError, InternalError, NotFound, ParleyError, ValidationError
 from registries.contracts.generation import GenerationRequest, GenerationResult
 from registries.contracts.runs import TERMINAL_EVENTS, RunOrder, RunResult
-from registries.loader import load_catalog
 
 APP, RUNNER = "parley", "FlowRunner"
 LOST = (
@@ -60,7 +59,6 @@ _CONFIG_IN_HOME = Path("run") / "config.json"
 class LiveRuntime:
     """What the arms need. ``run`` raises CapacityError (queues full) and LostCall (the runner died)."""
 
-    config: RuntimeConfig
     catalog: Catalog
     run: Callable[[RunOrder], Awaitable[RunResult]]
     generate: Callable[[GenerationRequest], Awaitable[GenerationResult]]
@@ -98,10 +96,8 @@ def read_config(path: Path) -> RuntimeConfig:
 
 
 @asynccontextmanager
-async def attached(config_path: Path) -> AsyncIterator[LiveRuntime]:
+async def attached(config: RuntimeConfig, catalog: Catalog) -> AsyncIterator[LiveRuntime]:
     """Attach to the cluster, and let go of it in the end; NotFound when nothing of ours runs there."""
-    config = read_config(config_path)
-    catalog = load_catalog(config)
     try:
         ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), namespace=NAMESPACE, log_to_driver=False)
         handle = serve.get_deployment_handle(RUNNER, app_name=APP)
@@ -111,7 +107,7 @@ async def attached(config_path: Path) -> AsyncIterator[LiveRuntime]:
         ) from error
     gateway = await open_gateway(config, catalog)
     try:
-        yield LiveRuntime(config, catalog, RunCaller(handle), gateway.generate)
+        yield LiveRuntime(catalog, RunCaller(handle), gateway.generate)
     finally:
         await gateway.aclose()
         ray.shutdown()

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 from registries.catalog import Catalog
-from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ParleyError
 from registries.contracts.generation import GenerationRequest, GenerationResult, Timings, Usage
 from registries.contracts.runs import ErrorFact, NodeResult, RunOrder, RunResult
@@ -44,11 +43,9 @@ class FakeRuntime:
 
     def __init__(
         self,
-        home: str = "/nowhere",
         faults: Mapping[str, ParleyError] | None = None,
         run_faults: Mapping[str, ErrorFact] | None = None,
     ) -> None:
-        self.config = RuntimeConfig(home=home)
         self.catalog = catalog()
         self.faults = dict(faults or {})
         self.run_faults = dict(run_faults or {})

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.batch import evaluate, mean_tokens, output_folder
+from actors.evaluation.batch import evaluate, mean_tokens, output_folder, prepare
 from actors.evaluation.command_line import read_options
 from actors.evaluation.evaluation import FAILURES_IN_A_ROW
 from actors.evaluation.records import ResultLog
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ProviderError, ValidationError
 from tests.unit.actors.evaluation.fake_runtime import FakeRuntime
 
@@ -28,7 +29,8 @@ def here(tmp_path: Path) -> Path:
 async def go(runtime: FakeRuntime, here: Path, *extra: str) -> tuple[int, list[str]]:
     said: list[str] = []
     options = read_options(["--dataset", "data.jsonl", "--out", "out", "--progress-every", "0.01", *extra])
-    return await evaluate(options, runtime, said.append, here), said
+    prepared = prepare(options, RuntimeConfig(home="/nowhere"), runtime.catalog, here)
+    return await evaluate(prepared, runtime, said.append), said
 
 
 async def test_all_arms_and_their_tables(here: Path) -> None:
