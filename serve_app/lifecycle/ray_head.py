@@ -57,7 +57,7 @@ def prepare_private_dir(config: RuntimeConfig) -> Path:
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or folder.is_symlink():
         raise ValidationError(
-            f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", param="TMPDIR"
+            f"{folder} is a link or belongs to somebody else; remove it", param="PARLEY_HOME"
         )
     os.chmod(folder, 0o700)
     (folder / "haproxy").mkdir(mode=0o700, exist_ok=True)

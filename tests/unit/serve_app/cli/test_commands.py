@@ -345,3 +345,12 @@ def test_help_names_every_command(shell: Shell) -> None:
     text = shell("--help").stdout
     for name in ("up", "down", "status", "run", "direct", "models", "flows", "doctor", "token"):
         assert f"  {name} " in text
+
+
+def test_the_doctor_speaks_in_words_and_in_json(shell: Shell, fake: FakeRuntime) -> None:
+    result = shell("doctor")
+    assert result.exit_code == 1, "the port of the fake is in use"
+    assert f"MISSING  port {fake.port}" in result.stdout and "-> set PORT to another port" in result.stdout
+    report = json.loads(shell("doctor", "--json").stdout)
+    assert report["ok"] is False
+    assert {"name", "verdict", "detail", "advice"} == set(report["checks"][0])
