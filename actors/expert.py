@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.gateway.open_gateway import open_gateway
-from actors.running.ports import GpuResources, StoredHistory, SystemClock
-from actors.stores.open_store import open_store
+from actors.running.ports import GpuResources, SystemClock
 from actors.telemetry.logs import bound
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.traced_generator import TracedGenerator
@@ -29,6 +28,8 @@ from flows.node_context import NodePorts
 from flows.nodes.run_payload import run_payload
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import InternalError
+from registries.contracts.generation import Message
 from registries.contracts.runs import EventType, NodeResult
 from registries.loader import load_catalog
 
@@ -43,7 +44,7 @@ def expert_task(config_json: str, payload: Mapping[str, Any]) -> Iterator[Item]:
     """Run the node of ``payload`` (flows.node_task.NodeTask as JSON); a generator task.
 
     ``{"warm_s": seconds}`` instead of a node opens the worker, holds it that long and yields its pid.
-    Cancelling (ray.cancel) aborts the node's model call before the task ends.
+    Cancelling (ray.cancel) cancels the node, which aborts its model call.
     """
     worker = _worker(config_json)
     if "warm_s" in payload:
@@ -82,15 +83,18 @@ class _Outbox:
         self.items.put({"events": [[type, node, dict(data), attempt]]})
 
 
-class _NoPlacement:
-    """An expert runs its node itself; it never sends one on."""
+class _AtHome:
+    """What only the runner has: an expert asks models, it neither places nodes nor reads conversations."""
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
-        raise RuntimeError("an expert's node cannot be placed elsewhere")
+        raise InternalError("an expert cannot place a node elsewhere")
+
+    async def read(self, conversation_id: str, limit: int) -> list[Message]:
+        raise InternalError("an expert cannot read a conversation")
 
 
 class _Worker:
-    """What a worker process keeps between experts: an event loop in a thread, gateway, catalog, store."""
+    """What a worker process keeps between experts: an event loop in a thread, gateway, catalog."""
 
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
@@ -104,7 +108,6 @@ class _Worker:
         self._gateway = await open_gateway(
             self._config, self._catalog, observer=self._telemetry.observer, traceparent=current_traceparent
         )
-        self._store = await open_store(self._config)
 
     def submit(
         self, payload: Mapping[str, Any], outbox: queue.SimpleQueue[Item | None]
@@ -117,8 +120,8 @@ class _Worker:
             generator=TracedGenerator(self._gateway),
             events=_Outbox(outbox),
             resources=GpuResources(self._config.max_vram_usage_gb),
-            history=StoredHistory(self._store, str(payload.get("tenant", "default"))),
-            placement=_NoPlacement(),
+            history=_AtHome(),
+            placement=_AtHome(),
             clock=SystemClock(),
         )
         facts = {name: str(payload.get(name, "")) for name in ("request_id", "run_id")}
