@@ -16,7 +16,7 @@ from actors.gateway.call_session import CallSession, Surroundings, Try
 from actors.gateway.observer import GatewayObserver, NullObserver
 from actors.gateway.providers import Providers
 from actors.gateway.retry_budget import RetryBudget
-from actors.gateway.selection import Selector, TokenCounter
+from actors.gateway.selection import Selector, TokenCounter, source_of
 from actors.gateway.settlement import Settlement
 from actors.gateway.timed_stream import timed_stream
 from actors.gateway.try_guard import TryGuard
@@ -194,7 +194,7 @@ class ProviderGateway:
                 first_token=first_token_s if first_token_s is not None else answer.first_token_s,
             ),
             usage=usage,
-            source="local" if tried.spec.is_local else tried.spec.provider,
+            source=source_of(tried.spec),
             model_resolved=tried.spec.key,
             strategy=session.choice.strategy.name,
             finish_reason=answer.finish_reason,

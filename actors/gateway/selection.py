@@ -10,7 +10,7 @@ from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError, ValidationError
 from registries.contracts.generation import Constraints, GenerationRequest
-from registries.specs import ModelSpec, StrategySpec
+from registries.specs import LOCAL_ENGINES, ModelSpec, StrategySpec
 
 TokenCounter = Callable[[ModelSpec, GenerationRequest], int | None]
 """Exact prompt tokens for a model, or None where this process cannot count them."""
@@ -96,13 +96,16 @@ class Selector:
         """Smaller is better: the default provider first, then what the strategy prefers, then the rest."""
         price = worst_case_usd(model, 1_000_000, 1_000_000)
         cost = float("inf") if price is None else price
-        source = "local" if model.is_local else model.provider
         scores = {
             "quality": (-model.quality, cost, model.typical_latency_s),
             "cost": (cost, -model.quality, model.typical_latency_s),
             "latency": (model.typical_latency_s, -model.quality, cost),
         }
-        return (source != self._config.default_provider, *scores[strategy.prefer], model.key)
+        return (
+            self._config.default_provider not in (source_of(model), model.provider),
+            *scores[strategy.prefer],
+            model.key,
+        )
 
     def _mismatch(self, model: ModelSpec, request: GenerationRequest) -> ValidationError | None:
         """Reasons that count only when we choose: a caller who names a model may ask it anything."""
@@ -191,6 +194,11 @@ def unusable_because(model: ModelSpec, config: RuntimeConfig) -> str | None:
     if model.api_key_env and not config.provider_keys.get(model.api_key_env):
         return f"needs the provider key {model.api_key_env}, which is not set"
     return None
+
+
+def source_of(model: ModelSpec) -> str:
+    """Whose answer it is: "local" for weights in this cluster, else the provider's name."""
+    return "local" if model.engine in LOCAL_ENGINES else model.provider
 
 
 def prompt_chars(request: GenerationRequest) -> int:

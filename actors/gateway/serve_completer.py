@@ -26,6 +26,7 @@ class ServeCompleter:
 
     Raises CapacityError with context ``loading`` while no replica runs, ProviderError(refused) when the
     application failed to start. Cancelling a call, or closing the stream, cancels the request at its replica.
+    ``misplaced`` says why the cluster can never hold the model (None: it can); it runs in a thread.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class ServeCompleter:
         deployment: str,
         readiness: ServeReadiness,
         get_handle: Callable[[str, str], Any] = serve.get_deployment_handle,
+        misplaced: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._spec = spec
         self._app = app_name
         self._deployment = deployment
         self._readiness = readiness
         self._get_handle = get_handle
+        self._misplaced = misplaced
         self._handle: Any = None
         self._streaming: Any = None
         self._ready = False
@@ -106,6 +109,8 @@ class ServeCompleter:
                 self._spec.key,
                 context={REPLICA_LOST: True},
             )
+        if app.state == "absent" and (why := await asyncio.to_thread(self._misplaced)):
+            raise CapacityError(f"model {self._spec.key!r} cannot be loaded here: {why}", param="model_key")
         if app.state != "ready":
             raise CapacityError(
                 f"model {self._spec.key!r} is still loading; /api/ready shows its progress",
@@ -135,4 +140,3 @@ class ServeCompleter:
 def _cancelled_by_caller() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ray
+import ray.exceptions
+
 from actors.gateway.providers import (
     MODEL_DEPLOYMENT,
     REMOTE_APP,
@@ -11,7 +14,7 @@ from actors.gateway.providers import (
 )
 from actors.gateway.serve_completer import ServeCompleter
 from actors.gateway.serve_readiness import ServeReadiness
-from actors.model_replica import model_app_name
+from actors.model_replica import model_app_name, placement_problem
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import Completer
 from registries.specs import ModelSpec
@@ -23,9 +26,19 @@ def serve_providers(config: RuntimeConfig) -> ProviderTable:
 
     def make(spec: ModelSpec) -> Completer:
         if spec.is_local:
-            return ServeCompleter(spec, model_app_name(spec.key), MODEL_DEPLOYMENT, readiness)
+            name = model_app_name(spec.key)
+            return ServeCompleter(
+                spec, name, MODEL_DEPLOYMENT, readiness, misplaced=lambda: _misplaced(spec, config)
+            )
         if spec.engine == "litellm":
             return ServeCompleter(spec, REMOTE_APP, REMOTE_DEPLOYMENT, readiness)
         return engine_in_process(spec, config)
 
     return ProviderTable(make)
+
+
+def _misplaced(spec: ModelSpec, config: RuntimeConfig) -> str | None:
+    try:
+        return placement_problem(spec, config, ray.cluster_resources())
+    except ray.exceptions.RayError:
+        return None  # a cluster that cannot be asked now is no reason to give the model up

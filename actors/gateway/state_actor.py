@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -69,9 +70,10 @@ class GatewayState:
         return self._core.since(version)
 
     async def describe(self) -> dict[str, Any]:
-        """For operators: incarnation, version, breakers."""
+        """For operators: process id, incarnation, version, breakers."""
         snapshot = self._core.since(0)
         return {
+            "pid": os.getpid(),
             "incarnation": snapshot.incarnation,
             "version": snapshot.version,
             "breakers": {r.key: r.state.value for r in snapshot.records},

@@ -134,7 +134,7 @@ def model(key: str, **fields: Any) -> ModelSpec:
 
 def local_model(key: str, **fields: Any) -> ModelSpec:
     """A model that lives in the cluster."""
-    return model(key, engine="scripted", base_url=None, provider="local", **fields)
+    return model(key, **{"engine": "scripted", "base_url": None, "provider": "local", **fields})
 
 
 def strategy(name: str = "plain", **fields: Any) -> StrategySpec:

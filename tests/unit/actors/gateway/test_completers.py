@@ -104,6 +104,14 @@ async def test_a_model_that_failed_to_load_says_why_without_its_trace() -> None:
     assert caught.value.fault is Fault.REFUSED
 
 
+async def test_a_model_that_no_node_can_hold_is_not_waited_for() -> None:
+    readiness = ServeReadiness(read=dict, clock=Clock())
+    model = ServeCompleter(SPEC, "app", "D", readiness, lambda d, a: None, lambda: "it asks for 1 GPU(s)")
+    with pytest.raises(CapacityError, match=r"'m' cannot be loaded here: it asks for 1 GPU") as caught:
+        await model.complete(CALL)
+    assert LOADING not in caught.value.context
+
+
 async def test_serve_that_cannot_be_asked_is_a_model_that_loads() -> None:
     def read() -> dict[str, Any]:
         raise RayServeException("no Serve here")

@@ -48,9 +48,12 @@ async def test_an_answer_tells_where_it_came_from_and_what_it_cost() -> None:
     assert played.gateway.snapshot()["in_flight"] == 0
 
 
-async def test_a_local_model_says_local() -> None:
-    played = stage({"a": PlayedCompleter()}, specs=[local_model("a")])
-    assert (await played.gateway.generate(ask())).source == "local"
+async def test_the_source_tells_real_local_weights_from_played_ones() -> None:
+    real = local_model("a", engine="transformers")
+    assert (await stage({"a": PlayedCompleter()}, specs=[real]).gateway.generate(ask())).source == "local"
+    played = local_model("a", provider="scripted")
+    answer = await stage({"a": PlayedCompleter()}, specs=[played]).gateway.generate(ask())
+    assert answer.source == "scripted"
 
 
 async def test_the_call_carries_every_choice_made() -> None:
