@@ -15,6 +15,7 @@ import typer
 from registries.contracts.errors import InternalError, ValidationError
 from registries.contracts.generation import Attachment, GenerationChunk, GenerationRequest, GenerationResult
 from serve_app.cli.command import Command, command, request_from
+from serve_app.cli.engine_noise import engine_noise_in
 from serve_app.cli.options import AsJson, Deadline, MaxTokens, Prompt, PromptOption, Seed, Strategy, Stream
 from serve_app.cli.prompt_input import question_from
 from serve_app.cli.show_result import generation_facts
@@ -61,7 +62,8 @@ def direct(
         )
         streams = stream if stream is not None else cmd.output.is_terminal and not as_json
         if local or engine or find_runtime(cmd.home).condition != "running":
-            result = asyncio.run(_without_runtime(cmd, request, streams))
+            with engine_noise_in(cmd.home.logs_dir / "direct.log", cmd.output):
+                result = asyncio.run(_without_runtime(cmd, request, streams))
         else:
             result = _with_runtime(cmd, request, streams)
         _show(cmd, result, streams)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.status import Status
@@ -20,8 +20,12 @@ class Output:
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        self._out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.use(None, None)
+
+    def use(self, out: TextIO | None, err: TextIO | None) -> None:
+        """Write there from now on; None means whatever sys.stdout and sys.stderr are."""
+        self._out = _console(out)
+        self._err = _console(err, stderr=True)
 
     @property
     def is_terminal(self) -> bool:
@@ -39,8 +43,8 @@ class Output:
 
     def json(self, value: Mapping[str, Any] | list[Any]) -> None:
         """One JSON value on one line (NDJSON where there are several)."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
+        self._out.file.write(json.dumps(value, ensure_ascii=True) + "\n")
+        self._out.file.flush()
 
     def note(self, text: str, style: str = "") -> None:
         """A line for the person."""
@@ -53,6 +57,10 @@ class Output:
     def progress(self) -> LineProgress | LiveProgress:
         """A display that fits the terminal; use it as a context manager."""
         return LiveProgress(self._err) if self._err.is_terminal else LineProgress(self)
+
+
+def _console(file: TextIO | None, *, stderr: bool = False) -> Console:
+    return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class LineProgress:
