@@ -93,4 +93,5 @@ def changed_fields(running: RuntimeConfig, wanted: RuntimeConfig) -> list[str]:
 
 
 def _comparable(config: RuntimeConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"instance"})
+    # The folder of downloads counts from where the command was typed; that is no change of mind.
+    return config.model_dump(mode="json", exclude={"instance", "model_cache_dir"})
