@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from typing import Any
 
 from benchmarks.load import Target, ask, session
@@ -22,7 +23,8 @@ LABEL = {TASK_FLOW: "as Ray tasks", INLINE_FLOW: "inline"}
 async def measure(stage: Stage) -> Finding:
     """All experts take the same time, that of one raw call: what the section takes beyond it is ours."""
     slowest_s = await _raw_call_s(stage)
-    rows, details = [], {"raw_call_ms": round(1000 * slowest_s, 2)}
+    rows: list[Row] = []
+    details: dict[str, Any] = {"raw_call_ms": round(1000 * slowest_s, 2)}
     for flow in (INLINE_FLOW, TASK_FLOW):
         sections = [await _section_s(stage.runtime, flow) for _ in range(WARM_UP + RUNS)][WARM_UP:]
         over_ms = [1000 * (section - slowest_s) for section in sections]
@@ -48,8 +50,6 @@ async def _raw_call_s(stage: Stage) -> float:
 
 
 async def _timed(client: Any, target: Target) -> float:
-    import time
-
     started = time.perf_counter()
     await ask(client, target)
     return time.perf_counter() - started

@@ -17,7 +17,14 @@ import psutil
 from benchmarks.child import say
 from benchmarks.litellm_proxy import MASTER_KEY, litellm_proxy
 from benchmarks.load import Sample, Target, closed_loop, open_loop, quantile_ms, session
-from benchmarks.process_tree import cpu_between, read_cpu, runtime_processes, serving, with_children
+from benchmarks.process_tree import (
+    CpuReading,
+    cpu_between,
+    read_cpu,
+    runtime_processes,
+    serving,
+    with_children,
+)
 from benchmarks.profile import find_process, profiled
 from benchmarks.result import Finding, Row, rounded
 from benchmarks.stage import INSTANT, Stage
@@ -83,9 +90,9 @@ async def _cpu(
     found: dict[str, list[dict[str, Any]]] = {target.name: [] for target in targets}
     for _ in range(CPU_ROUNDS):
         for target in targets:
-            before = await asyncio.to_thread(lambda name=target.name: read_cpu(trees[name]()))
+            before = await asyncio.to_thread(_read, trees[target.name])
             sample = _refuse_errors(await closed_loop(client, target, IN_FLIGHT, seconds=CPU_SECONDS))
-            after = await asyncio.to_thread(lambda name=target.name: read_cpu(trees[name]()))
+            after = await asyncio.to_thread(_read, trees[target.name])
             spent = cpu_between(before, after)
             found[target.name].append(
                 {"requests": len(sample.latencies_s), "per_s": sample.rate, "cpu_s": spent,
@@ -94,6 +101,10 @@ async def _cpu(
             )  # fmt: skip
             say(f"{target.name}: {sample.rate:.0f} requests/s at {IN_FLIGHT} in flight")
     return found
+
+
+def _read(tree: Callable[[], list[psutil.Process]]) -> CpuReading:
+    return read_cpu(tree())
 
 
 def _finding(

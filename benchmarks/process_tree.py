@@ -19,9 +19,9 @@ CONTROL_PLANE = (
     "log_monitor",
     "monitor.py",
     "client.server",
-    "ServeController",
-    "ProxyActor",
-    "HAProxyManager",
+    "servecontroller",
+    "proxyactor",
+    "haproxymanager",
     "serve_app.app",
 )
 
@@ -71,7 +71,7 @@ def cpu_between(before: CpuReading, after: CpuReading) -> dict[str, float]:
 
 def serving(spent: Mapping[str, float]) -> float:
     """CPU seconds of processes on a request's way: everything but the control plane."""
-    return sum(s for title, s in spent.items() if not any(part in title for part in CONTROL_PLANE))
+    return sum(s for title, s in spent.items() if not any(part in title.lower() for part in CONTROL_PLANE))
 
 
 def title_of(process: psutil.Process) -> str:

@@ -16,7 +16,7 @@ TOP = 12
 
 
 async def profiled(pid: int, seconds: float, load: Awaitable[object]) -> list[str] | None:
-    """The functions with most samples of their own while ``load`` runs; None without py-spy or its rights."""
+    """Where the interpreter lock was held most while ``load`` ran; None without py-spy or its rights."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     task = asyncio.ensure_future(load)
     try:
@@ -24,7 +24,7 @@ async def profiled(pid: int, seconds: float, load: Awaitable[object]) -> list[st
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "stacks.txt"
-            what = ["--pid", str(pid), "--duration", f"{seconds:.0f}", "--rate", "200", "--nonblocking"]
+            what = ["--pid", str(pid), "--duration", f"{seconds:.0f}", "--rate", "200", "--gil"]
             process = await asyncio.create_subprocess_exec(
                 *[program, "record", *what, "--format", "raw", "--output", str(path)],
                 stdout=asyncio.subprocess.DEVNULL,

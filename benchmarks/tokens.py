@@ -91,18 +91,19 @@ async def raw_vllm(folder: Path, model_folder: str) -> AsyncIterator[Way]:
     """vLLM in a process of its own; yields the way to ask it."""
     command = [sys.executable, "-m", "benchmarks.raw_vllm", "--model", model_folder, "--home", str(folder)]
     async with running(command, folder / "raw_vllm.log", os.environ, piped=True) as process:
-        assert process.stdin is not None and process.stdout is not None
+        jobs = process.stdin
+        assert jobs is not None
         await _answer(process, folder, 180)
 
         async def way(prompts: list[str]) -> float:
             job = {"prompts": prompts, "in_flight": IN_FLIGHT, "max_tokens": MAX_TOKENS}
-            process.stdin.write(json.dumps(job).encode() + b"\n")
-            await process.stdin.drain()
+            jobs.write(json.dumps(job).encode() + b"\n")
+            await jobs.drain()
             answer = await _answer(process, folder, 180)
             return float(answer["tokens"] / answer["seconds"])
 
         yield way
-        process.stdin.close()
+        jobs.close()
 
 
 async def _answer(process: asyncio.subprocess.Process, folder: Path, timeout_s: float) -> dict[str, Any]:

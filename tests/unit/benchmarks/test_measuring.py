@@ -66,10 +66,10 @@ def test_quantiles_are_milliseconds() -> None:
 
 def test_cpu_is_summed_by_title_and_new_processes_count() -> None:
     before = CpuReading({(1, 0.0): 5.0, (2, 0.0): 1.0})
-    names = {(1, 0.0): "Ingress", (2, 0.0): "raylet", (3, 9.0): "Ingress"}
+    names = {(1, 0.0): "Ingress", (2, 0.0): "DashboardAgent", (3, 9.0): "Ingress"}
     after = CpuReading({(1, 0.0): 7.0, (2, 0.0): 1.5, (3, 9.0): 0.25}, names)
     spent = cpu_between(before, after)
-    assert spent == {"Ingress": 2.25, "raylet": 0.5}
+    assert spent == {"Ingress": 2.25, "DashboardAgent": 0.5}
     assert serving(spent) == 2.25
 
 
