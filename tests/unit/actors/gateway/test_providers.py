@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
+from actors.gateway.engine_completer import EngineCompleter
 from actors.gateway.local_gateway import local_gateway
 from actors.gateway.providers import ProviderTable, breaker_key
+from actors.gateway.serve_completer import ServeCompleter
+from actors.gateway.serve_providers import serve_providers
 from actors.gateway.timed_stream import timed_stream
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
@@ -46,6 +49,15 @@ async def test_completers_are_made_once_and_closed_with_the_table() -> None:
     await table.aclose()
     await table.aclose()
     assert made == ["a", "b", "closed"]
+
+
+def test_each_kind_of_model_has_its_way_in_the_cluster() -> None:
+    table = serve_providers(RuntimeConfig(home="x"))
+    remote = model("r", engine="litellm", base_url=None)
+    assert isinstance(table.completer(local_model("m")), ServeCompleter)
+    assert isinstance(table.completer(remote), ServeCompleter)
+    assert isinstance(table.completer(model("u")), EngineCompleter)
+    assert isinstance(table.completer(model("s", engine="scripted")), EngineCompleter)
 
 
 async def test_the_local_gateway_answers_without_a_cluster() -> None:
