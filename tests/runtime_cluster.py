@@ -142,6 +142,7 @@ def attached_to(cluster: RunningCluster) -> Iterator[None]:
     ours = {k: v for k, v in cluster.environment.items() if k.startswith("RAY_")}
     os.environ.update(ours)
     import ray
+    from ray._private import auto_init_hook
     from ray._private.authentication_test_utils import reset_auth_token_state
 
     # Ray remembers mode and token from its import, which collecting the tests may have done long before.
@@ -150,6 +151,8 @@ def attached_to(cluster: RunningCluster) -> Iterator[None]:
     try:
         yield
     finally:
+        # Routers of handles live on in threads; each would start a Ray of its own for its next report.
+        auto_init_hook.enable_auto_connect = False
         ray.shutdown()
         for name in ours:
             os.environ.pop(name, None)

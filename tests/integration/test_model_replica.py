@@ -144,17 +144,20 @@ async def _outcome(response: Any) -> Any:
 async def test_full_queue_is_refused_at_once_with_retry_after(config: RuntimeConfig) -> None:
     scaling = {"max_ongoing_requests": 2, "max_queued_requests": 2}
     async with deployed(spec("full", scaling=scaling), config) as handle:
-        await handle.complete.remote(call("warm"))
-        waiting = [asyncio.ensure_future(_outcome(handle.complete.remote(call("second")))) for _ in range(8)]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        started = time.monotonic()
-        with pytest.raises(BackPressureError) as caught:
-            await handle.complete.remote(call("one too many"))
+        taken: list[asyncio.Future[Any]] = []
+        for number in range(20):
+            started = time.monotonic()
+            asked = asyncio.ensure_future(_outcome(handle.complete.remote(call("second", f"r{number}"))))
+            done, _ = await asyncio.wait({asked}, timeout=0.1)
+            if done and isinstance(asked.result(), BackPressureError):
+                break
+            taken.append(asked)
+        refusal = asked.result()
         assert time.monotonic() - started < 0.1
-        assert caught.value.retry_after_s == 1.0
-        outcomes = await asyncio.gather(*waiting)
-        assert sum(isinstance(outcome, EngineResult) for outcome in outcomes) >= 4
-        assert any(isinstance(outcome, BackPressureError) for outcome in outcomes)
+        assert refusal.retry_after_s == 1.0
+        outcomes = await asyncio.gather(*taken)
+        assert len(outcomes) >= 4
+        assert all(isinstance(outcome, EngineResult) for outcome in outcomes), "who was let in is served"
 
 
 async def test_scales_from_one_to_two_and_back(config: RuntimeConfig) -> None:
