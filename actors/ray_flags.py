@@ -45,6 +45,7 @@ FLAGS: tuple[RayFlag, ...] = (
         "the Jobs API runs any code: a token, never by accident of a default",
     ),
     RayFlag("RAY_AUTH_TOKEN_PATH", AUTH, "the token lives in PARLEY_HOME, not in the user's ~/.ray"),
+    RayFlag("RAY_ENABLE_AUTO_CONNECT", PYTHON, "no call of Ray ever starts a second cluster by itself"),
     RayFlag("RAY_USAGE_STATS_ENABLED", PYTHON, "nothing is reported to anybody"),
     RayFlag(
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
@@ -107,13 +108,18 @@ def find_ports() -> RayPorts:
 
 
 def private_dir(config: RuntimeConfig) -> Path:
-    """Folder of Ray's sessions and HAProxy's sockets for this user and PARLEY_HOME.
+    """Folder of Ray's sessions and HAProxy's sockets for this user and PARLEY_HOME; mode 0700.
 
     HAProxy takes socket paths of at most 97 bytes and Serve puts 57 for the node's id in them, hence a
     short folder in /tmp and not PARLEY_HOME itself.
     """
     owner = f"{os.getuid()}:{Path(config.home).resolve()}"
     return Path("/tmp") / f"parley-{hashlib.sha256(owner.encode()).hexdigest()[:10]}"
+
+
+def ray_dir(config: RuntimeConfig) -> Path:
+    """Ray's own folder. Ray opens it to everybody, again at each attachment: it must lie in a closed one."""
+    return private_dir(config) / "r"
 
 
 def token_path(config: RuntimeConfig) -> Path:
@@ -132,6 +138,7 @@ def ray_environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path(config)),
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_process_group_cleanup_enabled": "1",
@@ -172,7 +179,7 @@ def head_arguments(config: RuntimeConfig, ports: RayPorts) -> list[str]:
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={config.dashboard_port}",
         f"--num-cpus={max(LOGICAL_CPUS, 4 * (os.cpu_count() or 1))}",
-        f"--temp-dir={private_dir(config)}",
+        f"--temp-dir={ray_dir(config)}",
         "--disable-usage-stats",
         # 85 MB to copy workers' output to drivers; ours is in files, and in the dashboard, without it.
         "--include-log-monitor=false",

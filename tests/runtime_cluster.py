@@ -97,8 +97,6 @@ def running_cluster(**changes: Any) -> Iterator[RunningCluster]:
     started = time.monotonic()
     try:
         start_head(config, ports, home, environment)
-        # Ray opens its folder to everybody; what is in it is ours alone.
-        private_dir(config).chmod(0o700)
         start_deployer(home.config_file, ports, home, environment)
         base_url = f"http://127.0.0.1:{config.http_port}"
         _await_api(base_url, home)

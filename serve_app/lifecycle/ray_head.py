@@ -16,6 +16,7 @@ from actors.ray_flags import (
     head_arguments,
     private_dir,
     ray_command,
+    ray_dir,
     ray_environment,
 )
 from registries.contracts.config import RuntimeConfig
@@ -60,8 +61,7 @@ def prepare_private_dir(config: RuntimeConfig) -> Path:
             f"{folder} is a link or belongs to somebody else; remove it", param="PARLEY_HOME"
         )
     os.chmod(folder, 0o700)
-    (folder / "haproxy").mkdir(mode=0o700, exist_ok=True)
-    for session in sorted(folder.glob("session_2*"))[:-_KEPT_SESSIONS]:
+    for session in sorted(ray_dir(config).glob("session_2*"))[:-_KEPT_SESSIONS]:
         _remove_tree(session)
     return folder
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.ray_flags import RayPorts, find_ports, gcs_address
+from actors.ray_flags import RayPorts, find_ports, gcs_address, ray_dir
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Conflict, InternalError
@@ -85,30 +85,28 @@ def _wanted_ports(config: RuntimeConfig) -> list[WantedPort]:
 
 def _start(config: RuntimeConfig, home: RuntimeHome, progress: Progress) -> RuntimeState:
     ports = find_ports()
-    ray_dir = prepare_private_dir(config)
+    prepare_private_dir(config)
     ensure_ray_token(config)
     write_private(home.config_file, config.model_dump_json(indent=2) + "\n")
     if home.admin_key() != config.api_key:
         write_private(home.effective_key_file, config.api_key + "\n")
-    state = _first_state(config, ports, str(ray_dir))
+    state = _first_state(config, ports, str(ray_dir(config)))
     write_state(home, state)
     environment = cluster_environment(config, ports, os.environ)
     progress.doing("starting Ray")
     start_head(config, ports, home, environment)
-    # Ray opens its folder to everybody; its sockets are not for everybody.
-    ray_dir.chmod(0o700)
     progress.doing("deploying the application")
     return _deploy(home, state, ports, environment)
 
 
-def _first_state(config: RuntimeConfig, ports: RayPorts, ray_dir: str) -> RuntimeState:
+def _first_state(config: RuntimeConfig, ports: RayPorts, sessions: str) -> RuntimeState:
     return RuntimeState(
         instance=config.instance,
         phase="starting",
         http_port=config.http_port,
         dashboard_port=config.dashboard_port,
         gcs_address=gcs_address(ports),
-        ray_dir=ray_dir,
+        ray_dir=sessions,
         started_at=time.time(),
     )
 

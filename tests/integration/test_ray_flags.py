@@ -27,6 +27,7 @@ def sources(read_by: str) -> list[Path]:
         SERVE: [folder / "serve/_private/constants.py"],
         PYTHON: [
             folder / "_private/ray_constants.py",
+            folder / "_private/auto_init_hook.py",
             folder / "_private/usage/usage_constants.py",
             folder / "_common/usage/usage_constants.py",
         ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.ray_flags import INSTANCE_MARKER, find_ports, private_dir
+from actors.ray_flags import INSTANCE_MARKER, find_ports, private_dir, ray_dir
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
 from serve_app.lifecycle.processes import HOME_MARKER
@@ -41,10 +41,10 @@ def test_rays_folder_is_private_and_keeps_two_old_sessions(tmp_path: Path) -> No
     folder = private_dir(config)
     try:
         for day in range(1, 5):
-            (folder / f"session_2026-01-0{day}_x" / "logs").mkdir(parents=True)
+            (ray_dir(config) / f"session_2026-01-0{day}_x" / "logs").mkdir(parents=True)
         assert prepare_private_dir(config) == folder
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert sorted(p.name for p in folder.glob("session_*")) == [
+        assert sorted(p.name for p in ray_dir(config).glob("session_*")) == [
             "session_2026-01-03_x",
             "session_2026-01-04_x",
         ]
