@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before Ray is imported: Serve's threads outlive a driver for a moment and would start a cluster of their own.
+# Before Ray is imported: Serve's threads outlive a driver for a moment and would start a cluster themselves.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
