@@ -12,8 +12,9 @@ Checker = Callable[[str], float]
 # A minus right after a digit is an operation, elsewhere it is a sign.
 _NUMBER = re.compile(r"(?:(?<![\d.])[-−])?\d+(?:,\d{3})*(?:\.\d+)?")
 _ARITHMETIC = re.compile(
-    r"^\s*(?:what\s+is|how\s+much\s+is|calculate|compute)?\s*"
-    r"(?P<a>\d{1,15})\s*(?P<operation>[-+*×−]|plus|minus|times)\s*(?P<b>\d{1,15})\s*(?:=\s*\??|[?.])?\s*$",
+    r"^\s*+(?:what\s+is|how\s+much\s+is|calculate|compute)?\s*+"
+    r"(?P<a>\d{1,15})\s*+(?P<operation>[-+*×−]|plus|minus|times)\s*+(?P<b>\d{1,15})"
+    r"\s*+(?:=\s*+\??|[?.])?\s*+$",
     re.IGNORECASE,
 )
 _OPERATIONS: dict[str, Callable[[int, int], int]] = {

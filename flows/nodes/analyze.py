@@ -15,7 +15,7 @@ TASK_RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for task_type, pattern in (
         (
             "arithmetic",
-            r"^\W*(?:what is|how much is|calculate|compute)?\s*-?\d[\d.,]*\s*" + _OPERATION + r"\s*-?\d",
+            r"^\W*+(?:what is|how much is|calculate|compute)?\s*+-?\d[\d.,]*+\s*+" + _OPERATION + r"\s*-?\d",
         ),
         (
             "code",

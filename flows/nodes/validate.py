@@ -12,7 +12,7 @@ DEFAULT_BAR = 0.6
 _JITTER = 0.1
 # Shares of the score that are lost; an answer that is empty has none.
 _TRUNCATED, _ECHO, _NO_NUMBER, _REPETITIVE, _REFUSED = 0.4, 0.6, 0.8, 0.5, 0.5
-_REFUSAL = re.compile(r"^\W*(?:i['’]?m sorry|i cannot|i can['’]?t|as an ai)\b", re.IGNORECASE)
+_REFUSAL = re.compile(r"^\W*+(?:i['’]?m sorry|i cannot|i can['’]?t|as an ai)\b", re.IGNORECASE)
 
 
 async def validate(context: NodeContext) -> NodeOutcome:
