@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,14 +63,8 @@ def prepare_private_dir(config: RuntimeConfig) -> Path:
         )
     os.chmod(folder, 0o700)
     for session in sorted(ray_dir(config).glob("session_2*"))[:-_KEPT_SESSIONS]:
-        _remove_tree(session)
+        shutil.rmtree(session, ignore_errors=True)
     return folder
-
-
-def _remove_tree(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def start_head(

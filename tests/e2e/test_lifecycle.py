@@ -48,7 +48,7 @@ def test_a_crashed_runtime_is_recognised_cleaned_and_started_again(place: Place)
     home = RuntimeHome(place.home)
     state = read_state(home)
     assert state is not None
-    for path in (home.path, home.run_dir, Path(state.ray_dir)):
+    for path in (home.path, home.run_dir, Path(state.ray_dir).parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
     for path in (home.admin_key_file, home.state_file, home.config_file, home.path / "ray.token"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
