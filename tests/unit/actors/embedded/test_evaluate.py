@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.embedded import evaluate
-from actors.embedded.evaluate import accuracy_by_skill, held_out_lessons, is_right
+from actors.embedded.evaluate import accuracy_by_skill, held_out_lessons, is_right, record
 from actors.embedded.lessons import SKILLS, Skill
 from actors.embedded.recipes import Recipe
 from actors.embedded.train import Trainer
@@ -50,5 +50,15 @@ def test_the_command_prints_an_accuracy_for_every_skill(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Trainer(Recipe(32, 1, 32, 1, 1e-2, {"solve": 1}), seed=0, compiled=False).save(tmp_path)
-    evaluate.main(["--model-dir", str(tmp_path), "--threads", "1"])
-    assert set(json.loads(capsys.readouterr().out)) == set(SKILLS)
+    figures = tmp_path / "accuracy.json"
+    evaluate.main(["--model-dir", str(tmp_path), "--threads", "1", "--record", str(figures)])
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == set(SKILLS)
+    assert json.loads(figures.read_text(encoding="utf-8")) == {tmp_path.name: printed}
+
+
+def test_recording_keeps_the_other_models_figures(tmp_path: Path) -> None:
+    figures = tmp_path / "accuracy.json"
+    for model_key, score in (("a", 0.1), ("b", 0.2), ("a", 0.3)):
+        record(figures, model_key, {"solve": score})
+    assert json.loads(figures.read_text(encoding="utf-8")) == {"a": {"solve": 0.3}, "b": {"solve": 0.2}}
