@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -22,7 +23,7 @@ _FOREIGN = ("_ray_timestamp_ns", "taskName", "color_message")
 
 
 def configure_logging(config: RuntimeConfig, component: str) -> Path:
-    """Send this process's lines to stderr and to ``PARLEY_HOME/logs/<component>.jsonl``; the file's path.
+    """Send this process's lines to ``PARLEY_HOME/logs/<component>.jsonl``, and to stderr; the file's path.
 
     Call it once, first thing in a process. Both structlog and the standard loggers of our packages are
     covered; others' loggers are left alone. The file is opened for appending, so that several processes of
@@ -31,10 +32,13 @@ def configure_logging(config: RuntimeConfig, component: str) -> Path:
     folder = Path(config.home) / LOG_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{component}.jsonl"
-    handler = logging.FileHandler(path, encoding="utf-8")
-    console = logging.StreamHandler(sys.stderr)
+    targets: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    # In a replica Serve puts a logger of its own in the place of stderr, which walks the whole stack for each
+    # line: a third of the ingress's CPU, for a second copy of the file.
+    if isinstance(sys.stderr, io.TextIOBase):
+        targets.append(logging.StreamHandler(sys.stderr))
     formatter = _formatter(Redactor.of(config), component, config.instance)
-    for target in (handler, console):
+    for target in targets:
         target.setFormatter(formatter)
     level = getattr(logging, config.log_level.upper(), logging.INFO)
     for package in PACKAGES:
@@ -42,8 +46,8 @@ def configure_logging(config: RuntimeConfig, component: str) -> Path:
         for old in list(logger.handlers):
             logger.removeHandler(old)
             old.close()
-        logger.addHandler(handler)
-        logger.addHandler(console)
+        for target in targets:
+            logger.addHandler(target)
         logger.setLevel(level)
         logger.propagate = False
     structlog.configure(
@@ -68,6 +72,17 @@ _SHARED: list[Any] = [
 ]
 
 
+class _OncePerRecord(structlog.stdlib.ProcessorFormatter):
+    """Redacts and renders a record once, however many handlers write it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: str | None = getattr(record, "_parley_line", None)
+        if line is None:
+            line = super().format(record)
+            record.__dict__["_parley_line"] = line
+        return line
+
+
 def _formatter(redactor: Redactor, component: str, instance: str) -> logging.Formatter:
     def stamp(_: Any, __: str, event: Event) -> Event:
         event.setdefault("component", component)
@@ -82,7 +97,7 @@ def _formatter(redactor: Redactor, component: str, instance: str) -> logging.For
     def redact(_: Any, __: str, event: Event) -> Event:
         return {name: redactor.value(value, name) for name, value in event.items()}
 
-    return structlog.stdlib.ProcessorFormatter(
+    return _OncePerRecord(
         foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
