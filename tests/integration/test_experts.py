@@ -99,6 +99,16 @@ def fan_out_overhead_s(result: RunResult) -> float:
     return end - start - slowest
 
 
+async def test_warm_workers_stay(runner: Any, driver: RunningCluster) -> None:
+    """Ray ends a job's idle workers with its job, and otherwise after a second: ours must do neither."""
+    await collect(runner, order("multi_perspective"))
+    warm = {p.pid for p in titled(driver, "ray::IDLE")}
+    assert len(warm) >= len(EXPERTS)
+    await asyncio.sleep(4)
+    await collect(runner, order("multi_perspective"))
+    assert warm <= {p.pid for p in titled(driver, "ray::IDLE")}
+
+
 async def test_cancelling_an_expert_frees_its_engine_slot(pool: ExpertPool) -> None:
     sink = Collected()
     placement = RayPlacement(pool, sink)
@@ -156,11 +166,16 @@ async def running_calls(key: str) -> int:
 
 
 def expert_processes(cluster: RunningCluster) -> list[psutil.Process]:
-    """Workers that run an expert right now: Ray puts the task's name into the process's title."""
+    """Workers that run an expert right now."""
+    return titled(cluster, "ray::expert_task")
+
+
+def titled(cluster: RunningCluster, title: str) -> list[psutil.Process]:
+    """Processes with these words in their title: Ray puts a task's name there."""
     found = []
     for process in cluster.processes():
         try:
-            if "ray::expert_task" in " ".join(process.cmdline()):
+            if title in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue
