@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,34 +32,38 @@ class GpuReport:
     reason: str | None = None
 
 
-def read_gpus() -> GpuReport:
-    """Every device that NVML shows; without driver or library an empty report with its reason."""
+def read_gpus(nvml: Any = None) -> GpuReport:
+    """Every device that NVML shows; without driver or library an empty report with its reason.
+
+    ``nvml`` is the pynvml module, or something with its functions.
+    """
+    if nvml is None:
+        try:
+            nvml = importlib.import_module("pynvml")
+        except ImportError:
+            return GpuReport(reason="pynvml is not installed")
     try:
-        import pynvml
-    except ImportError:
-        return GpuReport(reason="pynvml is not installed")
-    try:
-        with _nvml(pynvml):
-            return GpuReport(tuple(_read(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())))
-    except pynvml.NVMLError as error:
+        with _nvml(nvml):
+            return GpuReport(tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount())))
+    except nvml.NVMLError as error:
         return GpuReport(reason=f"no NVIDIA GPU can be used here: {error}")
 
 
 @contextmanager
-def _nvml(pynvml: Any):  # type: ignore[no-untyped-def]
-    pynvml.nvmlInit()
+def _nvml(nvml: Any) -> Iterator[None]:
+    nvml.nvmlInit()
     try:
         yield
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
-def _read(pynvml: Any, index: int) -> GpuMemory:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    name = name.decode() if isinstance(name, bytes) else name
-    return GpuMemory(index, name, memory.total / GB, memory.used / GB, memory.free / GB)
+def _read(nvml: Any, index: int) -> GpuMemory:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return GpuMemory(
+        index, str(nvml.nvmlDeviceGetName(handle)), memory.total / GB, memory.used / GB, memory.free / GB
+    )
 
 
 def get_available_vram(read: Callable[[], GpuReport] = read_gpus) -> float:

@@ -6,6 +6,7 @@ Used by the RemoteAdapter alone: the import takes three seconds and 180 MB.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -66,6 +67,7 @@ class LitellmEngine:
         import litellm
         from litellm.integrations.custom_logger import CustomLogger
 
+        logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # it prints prompts and stack traces
         litellm.suppress_debug_info = True
         litellm.telemetry = False
         litellm.drop_params = True  # a provider without top_k or seed answers without them
@@ -106,7 +108,8 @@ class LitellmEngine:
                         yield GenerationChunk(text=piece, tokens=1)
             # litellm writes a finish reason of its own under a stream that ended without one
             if not (response.received_finish_reason or response.intermittent_finish_reason):
-                raise self._failed(call, "ended without its last event", Fault.STREAM_CUT)
+                fault = Fault.STREAM_CUT if tally.chunks else Fault.BAD_RESPONSE
+                raise self._failed(call, "ended without its last event", fault)
             yield self._priced(tally.result(first), call)
 
     async def _ask(self, call: EngineCall, stream: bool, ticket: Ticket, deadline: Deadline) -> Any:
@@ -263,13 +266,13 @@ def _listener(base: type, on_call: Callable[[CallFacts], None]) -> Any:
 
     class Listener(base):  # type: ignore[misc]
         async def async_log_success_event(
-            self, kwargs: Any, _response: Any, started: Any, ended: Any
+            self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
         ) -> None:
-            on_call(facts(kwargs, "ok", started, ended))
+            on_call(facts(kwargs, "ok", start_time, end_time))
 
         async def async_log_failure_event(
-            self, kwargs: Any, _response: Any, started: Any, ended: Any
+            self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
         ) -> None:
-            on_call(facts(kwargs, "error", started, ended))
+            on_call(facts(kwargs, "error", start_time, end_time))
 
     return Listener()

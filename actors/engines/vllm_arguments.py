@@ -45,6 +45,7 @@ def vllm_arguments(
         "max_num_seqs": int(options.get("max_num_seqs", spec.scaling.max_ongoing_requests)),
         "dtype": options.get("dtype", "auto"),
         "seed": 0,
+        "worker_extension_cls": "actors.engines.parent_watch.ParentWatch",
         **{name: options[name] for name in PASSED_ON if name in options},
     }
     if not os.path.isdir(folder):

@@ -76,6 +76,7 @@ class VllmEngine:
             before = children_of(os.getpid())
             try:
                 await asyncio.to_thread(self._load, folder, report)
+                await self._engine.collective_rpc("watch_parent", args=(os.getpid(),))
             except Exception as error:
                 await asyncio.to_thread(end_processes, children_of(os.getpid()) - before)
                 if isinstance(error, ParleyError):

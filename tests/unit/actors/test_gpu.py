@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.gpu import (
+    GB,
     GpuMemory,
     GpuReport,
     can_load_model,
@@ -28,6 +31,53 @@ def test_a_machine_says_what_it_has_or_why_not() -> None:
     report = read_gpus()
     assert report.devices or report.reason
     assert get_available_vram() >= 0
+
+
+class FakeNvml:
+    """pynvml's functions over two devices; ``broken`` fails as a machine without a driver does."""
+
+    class NVMLError(Exception):
+        """NVML's own."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+        self.open = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self.broken:
+            raise self.NVMLError("Driver Not Loaded")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return f"GPU {handle}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=8 * GB, used=handle * GB, free=(8 - handle) * GB)
+
+
+def test_devices_are_read_in_gb_and_nvml_is_closed() -> None:
+    nvml = FakeNvml()
+    report = read_gpus(nvml)
+    assert [(device.name, device.total_gb, device.free_gb) for device in report.devices] == [
+        ("GPU 0", 8.0, 8.0),
+        ("GPU 1", 8.0, 7.0),
+    ]
+    assert nvml.open == 0
+
+
+def test_without_a_driver_the_report_says_so() -> None:
+    report = read_gpus(FakeNvml(broken=True))
+    assert report.devices == ()
+    assert "Driver Not Loaded" in (report.reason or "")
 
 
 def test_the_emptiest_device_counts() -> None:

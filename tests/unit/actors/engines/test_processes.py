@@ -77,3 +77,21 @@ def test_a_process_that_is_gone_has_no_children() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert children_of(ended.pid) == set()
+
+
+def test_a_watcher_ends_with_the_process_that_it_watches() -> None:
+    watched = subprocess.Popen([sys.executable, "-c", SLEEP])
+    code = f"from actors.engines.parent_watch import end_with; end_with({watched.pid})"
+    watcher = subprocess.Popen([sys.executable, "-c", code])
+    with pytest.raises(subprocess.TimeoutExpired):
+        watcher.wait(timeout=1)
+    watched.kill()
+    assert watcher.wait(timeout=10) == 1
+    watched.wait()
+
+
+def test_a_watcher_of_nobody_ends_at_once() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    code = f"from actors.engines.parent_watch import end_with; end_with({ended.pid})"
+    assert subprocess.run([sys.executable, "-c", code], timeout=10).returncode == 1

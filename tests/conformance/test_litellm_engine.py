@@ -1,0 +1,131 @@
+"""What is litellm's own: prices, its callback, keys by provider, and faults that it would hide."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from actors.engines.litellm_engine import CallFacts, LitellmEngine
+from actors.engines.script import Script
+from actors.engines.scripted_server import ScriptedServer
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.engine import EngineCall, EngineResult
+from registries.contracts.errors import Fault, ParleyError, ProviderError
+from registries.contracts.generation import Message
+
+# One loop and one engine, as in the adapter: litellm's logging belongs to the loop that first used it.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.heavy, pytest.mark.timeout(120)]
+CONFIG = RuntimeConfig(home="unused", provider_keys={"OPENAI_API_KEY": "sk-own"})
+
+
+def call(prompt: str = "two words", model: str = "openai/gpt-4o-mini", **options: Any) -> EngineCall:
+    messages = (Message(role="user", content=prompt),)
+    return EngineCall(
+        **{"request_id": "r1", "deadline_s": 20.0, **options}, model=model, messages=messages, max_tokens=20
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncGenerator[tuple[LitellmEngine, ScriptedServer, list[CallFacts]], None]:
+    facts: list[CallFacts] = []
+    async with ScriptedServer(Script(echo=True)) as server:
+        engine = LitellmEngine(CONFIG, {"openai/": (server.base_url, "sk-scripted")}, facts.append)
+        await engine.start()
+        yield engine, server, facts
+        await engine.shutdown()
+
+
+@pytest.fixture
+def engine(shared: tuple[LitellmEngine, ScriptedServer, list[CallFacts]]) -> LitellmEngine:
+    return shared[0]
+
+
+@pytest.fixture
+def server(shared: tuple[LitellmEngine, ScriptedServer, list[CallFacts]]) -> ScriptedServer:
+    """Echoes again, whatever the test before had it play."""
+    shared[1].cast.load(Script(echo=True))
+    shared[1].requests.clear()
+    return shared[1]
+
+
+@pytest.fixture
+def facts(shared: tuple[LitellmEngine, ScriptedServer, list[CallFacts]]) -> list[CallFacts]:
+    shared[2].clear()
+    return shared[2]
+
+
+async def answered(engine: LitellmEngine, stream: bool, **options: Any) -> EngineResult:
+    if not stream:
+        return await engine.complete(call(**options))
+    return [item async for item in engine.stream(call(**options))][-1]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_only_a_known_model_has_a_cost(
+    engine: LitellmEngine, server: ScriptedServer, stream: bool
+) -> None:
+    long = "word " * 4000
+    known = await answered(engine, stream, prompt=long)
+    assert known.cost_micro_usd is not None
+    assert known.cost_micro_usd > 0
+    assert (await answered(engine, stream, model="openai/nobody-knows-me")).cost_micro_usd is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("end_without_finish", Fault.STREAM_CUT),
+        ("stream_cut", Fault.STREAM_CUT),
+        ("garbage", Fault.BAD_RESPONSE),
+        ("error_in_200", Fault.BAD_RESPONSE),
+    ],
+)
+async def test_no_broken_answer_passes_for_one(
+    engine: LitellmEngine, server: ScriptedServer, kind: str, fault: Fault, stream: bool
+) -> None:
+    answers = [{"texts": ["one two three four"], "faults": [{"kind": kind, "times": None}]}]
+    server.cast.load(Script.model_validate({"answers": answers}))
+    with pytest.raises(ProviderError) as caught:
+        await answered(engine, stream)
+    assert caught.value.fault is fault
+    assert server.cast.player.calls == 1, "nothing was retried"
+
+
+async def test_the_callback_tells_of_every_call(
+    engine: LitellmEngine, server: ScriptedServer, facts: list[CallFacts]
+) -> None:
+    tagged = {"user": "anna", "tags": "a,b", "run": "7"}
+    await engine.complete(call(metadata=tagged, request_id="tagged"))
+    await answered(engine, True)
+    server.cast.load(Script.model_validate({"answers": [{"faults": [{"kind": "auth", "times": None}]}]}))
+    with pytest.raises(ParleyError):
+        await engine.complete(call())
+    end = time.monotonic() + 10
+    while {fact["status"] for fact in facts} < {"ok", "error"} and time.monotonic() < end:  # noqa: ASYNC110 - a callback of litellm's worker
+        await asyncio.sleep(0.02)
+    assert {fact["status"] for fact in facts} == {"ok", "error"}
+    first = next(fact for fact in facts if fact["user"] == "anna")
+    assert first["tags"] == ["a", "b"]
+    assert first["request_id"] == "tagged"
+    assert first["completion_tokens"] == 2
+    assert first["cost_usd"] > 0
+
+
+async def test_the_endpoint_s_key_is_sent_and_no_other(engine: LitellmEngine, server: ScriptedServer) -> None:
+    await engine.complete(call())
+    assert server.requests[0]["headers"]["Authorization"] == "Bearer sk-scripted"
+
+
+async def test_before_the_start_nothing_is_asked() -> None:
+    engine = LitellmEngine(CONFIG)
+    with pytest.raises(ProviderError, match="not started"):
+        await engine.complete(call())
+    with pytest.raises(ProviderError, match="not loaded"):
+        await engine.check_health()
+    await engine.shutdown()
