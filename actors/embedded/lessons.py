@@ -30,7 +30,7 @@ SKILLS: tuple[Skill, ...] = ("solve", "criticise", "repair", "merge")
 # mostly wrong there; critiques are mistaken about as often as a good challenger is, and then some.
 _WRONG_ANSWER_TO_CRITICISE = 0.5
 # With half of the answers right, copying the answer as the own result pays too well to be unlearnt.
-_WRONG_ANSWER_TO_CRITICISE_IN_TRAINING = 0.75
+_WRONG_ANSWER_TO_CRITICISE_IN_TRAINING = 0.65
 _WRONG_ANSWER_TO_REPAIR = 0.7
 _WRONG_CRITIQUE = 0.2
 _WRONG_ANSWER_TO_MERGE = 0.35

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from actors.embedded.held_out import held_out_questions
 from actors.embedded.lessons import SKILLS, Lesson, Skill, random_lesson
 from actors.embedded.recipes import RECIPES, Recipe, llama_config
-from actors.embedded.vocabulary import ASSISTANT, END, MAX_POSITIONS, USER, build_tokenizer
+from actors.embedded.vocabulary import ASSISTANT, END, MAX_POSITIONS, USER, VERDICT_PIECES, build_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _WARMUP_STEPS = 150
 _GRADIENT_CLIP = 1.0
 _AVERAGE_DECAY = 0.998
+# One token of about six in a critique, and the one that takes longest to be learnt.
+_VERDICT_WEIGHT = 4.0
 _REPORT_EVERY_STEPS = 200
 _VALIDATION_LESSONS = 256
 # Apart from the seed of training, so that validation questions are the same in every run.
@@ -39,16 +42,20 @@ _VALIDATION_SEED = 77
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``tokens`` (lessons, length), right-padded; ``answers`` marks the tokens that are to be predicted."""
+    """Right-padded lessons, all of shape (lessons, length).
+
+    ``answers`` marks the tokens that are to be predicted, ``weights`` how much each counts in the loss.
+    """
 
     tokens: torch.Tensor
     answers: torch.Tensor
+    weights: torch.Tensor
 
 
 class Trainer:
     """One training run: the model in training, a running average of its weights, and its data stream."""
 
-    def __init__(self, recipe: Recipe, seed: int, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, seed: int, compiled: bool, start_from: Path | None = None) -> None:
         import torch
         from transformers import LlamaForCausalLM
 
@@ -57,11 +64,14 @@ class Trainer:
         self.tokenizer = build_tokenizer()
         self.held_out = frozenset(question.key for question in held_out_questions())
         self.rng = Random(seed)
+        self.verdicts = torch.tensor([self._id(piece) for piece in VERDICT_PIECES])
         config = llama_config(
             recipe, len(self.tokenizer), self._id(END), self.tokenizer.pad_token_id, MAX_POSITIONS
         )
         build_model: Callable[..., Any] = LlamaForCausalLM
         self.model: LlamaForCausalLM = build_model(config)
+        if start_from is not None:
+            self._load(start_from)
         self.average: LlamaForCausalLM = copy.deepcopy(self.model)
         self.forward: Callable[..., Any] = (
             torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
@@ -103,7 +113,8 @@ class Trainer:
         begun = (tokens == self._id(ASSISTANT)).cumsum(dim=1) > 0
         answers = begun.roll(1, dims=1) & (tokens != self.tokenizer.pad_token_id)
         answers[:, 0] = False
-        return Batch(tokens, answers)
+        weights = 1.0 + (_VERDICT_WEIGHT - 1.0) * torch.isin(tokens, self.verdicts).float()
+        return Batch(tokens, answers, weights)
 
     def validate(self) -> dict[Skill, float]:
         """Share of fresh lessons that the averaged model answers exactly (teacher-forced), by skill."""
@@ -134,6 +145,13 @@ class Trainer:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
+    def _load(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+        self.model.load_state_dict(weights, strict=False)
+        self.model.tie_weights()
+
     def _lessons(self, counts: Mapping[Skill, int]) -> list[list[Lesson]]:
         return [
             [random_lesson(skill, self.rng, self.held_out) for _ in range(count)]
@@ -148,7 +166,8 @@ class Trainer:
             hidden = forward(input_ids=batch.tokens, use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[:, :-1][batch.answers[:, 1:]])
         targets = batch.tokens[:, 1:][batch.answers[:, 1:]]
-        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+        return (losses * batch.weights[:, 1:][batch.answers[:, 1:]]).sum()
 
     def _update_average(self, number: int) -> None:
         import torch
@@ -168,16 +187,25 @@ def learning_rate_share(number: int, progress: float) -> float:
     return min(1.0, (number + 1) / _WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def train(trainer: Trainer, folder: Path, minutes: float | None, report: Callable[[str], None]) -> None:
-    """Runs the recipe's steps, or what fits into ``minutes``, and saves a usable model along the way."""
+def train(
+    trainer: Trainer,
+    folder: Path,
+    minutes: float | None,
+    report: Callable[[str], None],
+    start_at: float = 0.0,
+) -> None:
+    """Runs the recipe's steps, or what fits into ``minutes``, and saves a usable model along the way.
+
+    ``start_at`` is the share of the schedule (0 to 1) that the trainer's weights have behind them.
+    """
     began, steps = time.monotonic(), trainer.recipe.steps
     limit_s = math.inf if minutes is None else minutes * 60
-    number, progress = 0, 0.0
+    number, progress = 0, start_at
     while progress < 1:
         loss = trainer.step(number, progress)
         number += 1
         elapsed_s = time.monotonic() - began
-        progress = max(number / steps, elapsed_s / limit_s)
+        progress = max(start_at + number / steps, start_at + (1 - start_at) * elapsed_s / limit_s)
         if number % _REPORT_EVERY_STEPS == 0 or progress >= 1:
             trainer.save(folder)
             scores = " ".join(f"{skill} {score:.3f}" for skill, score in trainer.validate().items())
@@ -201,12 +229,17 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--minutes", type=float, help="stop by then, with the schedule shortened to fit")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start-from", type=Path, help="folder of a model whose training is to be taken up")
+    parser.add_argument(
+        "--start-at", type=float, default=0.0, help="share of its schedule already done, 0 to 1"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="faster, but needs a C++ compiler")
     arguments = parser.parse_args(arguments_given)
     torch.set_num_threads(arguments.threads)
-    trainer = Trainer(RECIPES[arguments.model], arguments.seed, arguments.compile)
-    train(trainer, arguments.out, arguments.minutes, lambda line: print(line, file=sys.stderr, flush=True))
+    trainer = Trainer(RECIPES[arguments.model], arguments.seed, arguments.compile, arguments.start_from)
+    report = partial(print, file=sys.stderr, flush=True)
+    train(trainer, arguments.out, arguments.minutes, report, arguments.start_at)
 
 
 if __name__ == "__main__":

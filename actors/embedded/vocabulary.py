@@ -21,6 +21,8 @@ PHRASES = (
     " Check it.", " Fix it.", " Merge them.", "I get ", ". Right.", ". Wrong.",
 )  # fmt: skip
 
+VERDICT_PIECES = (".ĠRight.", ".ĠWrong.")  # as the byte-level vocabulary spells them
+
 # System messages are dropped: the models know nothing that one could steer.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"

@@ -53,6 +53,21 @@ def test_a_run_saves_a_model_that_loads(trainer: Trainer, tmp_path: Path) -> Non
     assert (tmp_path / "model.safetensors").stat().st_size < 100_000
 
 
+def test_training_is_taken_up_from_saved_weights(trainer: Trainer, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(trainer, tmp_path, None, lines.append)
+    continued = Trainer(TINY, seed=1, compiled=False, start_from=tmp_path)
+    saved, loaded = trainer.average.state_dict(), continued.model.state_dict()
+    assert all(torch.allclose(loaded[name], saved[name], atol=0.01) for name in saved)
+    train(continued, tmp_path, None, lines.append, start_at=0.5)
+    assert "step 2 of 4" in lines[-1]
+
+
+def test_the_verdict_counts_for_more_than_the_rest(trainer: Trainer) -> None:
+    batch = trainer.batch([Lesson("criticise", "1 + 2", "I get 3. Right.", Question("add", 1, 2))])
+    assert trainer.tokenizer.decode(batch.tokens[batch.weights > 1]) == ". Right."
+
+
 def test_the_same_seed_trains_the_same_weights() -> None:
     losses = [[Trainer(TINY, seed=3, compiled=False).step(0, 0.5)] for _ in range(2)]
     assert losses[0] == losses[1]
