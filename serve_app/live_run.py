@@ -32,16 +32,16 @@ class LiveRun:
         """The run is committed."""
         self._accepted.set_result(None)
 
-    def publish(self, batch: Sequence[RunEvent]) -> bool:
-        """Take events; whether the terminal one is among them."""
+    def publish(self, batch: Sequence[RunEvent]) -> None:
+        """Take events; the first terminal one is the end, and what comes after it is let go."""
         for event in batch:
+            if self.ended:
+                break
             self.seq = max(self.seq, event.seq)
             self._keep(event)
             if event.type in TERMINAL_EVENTS:
                 self._ended.set_result(RunResult.model_validate(event.data["result"]))
-                break
         self._news.set()
-        return self.ended
 
     def fail(self, error: ParleyError) -> None:
         """The run cannot go on; waiting callers get the error."""
@@ -60,6 +60,11 @@ class LiveRun:
         self._backlog.append(event)
 
     # -- the caller's side
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the run is committed."""
+        return self._accepted.done() and self._accepted.exception() is None
 
     @property
     def ended(self) -> bool:

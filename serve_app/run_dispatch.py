@@ -50,6 +50,7 @@ class RunDispatch:
         clock: Clock,
         metrics: RunMetrics,
         new_id: Callable[[], str],
+        grace_s: float = DEADLINE_GRACE_S,
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -58,6 +59,7 @@ class RunDispatch:
         self._clock = clock
         self._metrics = metrics
         self._new_id = new_id
+        self._grace_s = grace_s
         self._live: set[LiveRun] = set()
         self._max_live = config.runner_max_replicas * config.runner_max_ongoing + config.runner_max_queued
         self._log = structlog.get_logger("serve_app.runs")
@@ -111,7 +113,7 @@ class RunDispatch:
             await self._store.accept(order, flow.version)
             live.accept()
             self._metrics.record_run_queued()
-            async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
+            async with asyncio.timeout(order.deadline_s + self._grace_s):
                 await self._run_attempts(live)
         except TimeoutError:
             late = BudgetError(f"the run did not end within {order.deadline_s:g} s", param="deadline_s")
@@ -136,15 +138,14 @@ class RunDispatch:
             order = live.order.model_copy(update={"attempt": attempt, "deadline_s": max(left_s, 0.001)})
             try:
                 async for batch in self._runner.run(order):
-                    if live.publish(batch):
-                        return
+                    live.publish(batch)
             except RunnerLost as lost:
                 self._log.warning("runner_lost", attempt=attempt, reason=str(lost))
             except Conflict:
                 # Another runner has this run, or has ended it: then the store will tell.
                 await self._follow(live)
                 return
-            if await self._told_by_store(live):
+            if live.ended or await self._told_by_store(live):
                 return
         raise InternalError(f"the runner of this run died {_ATTEMPTS} times before the run ended")
 
@@ -169,16 +170,21 @@ class RunDispatch:
 
     async def _end(self, live: LiveRun, flow: FlowSpec, error: ParleyError) -> None:
         """Write the end that no runner writes, then tell it."""
+        if not live.is_accepted:
+            live.fail(error)
+            return
         result = _failed(live.order, flow, error)
         event = self._terminal(live, result)
         try:
             await self._store.finish(live.order.run_id, result, [event])
         except ParleyError:
             self._log.exception("run_end_not_written")
-        if live.seq > 0 and not live.ended:
-            live.publish([event])
-        else:
-            live.fail(error)
+        finally:
+            # Whatever happens to the writing: nobody waits for ever.
+            if live.seq > 0 and not live.ended:
+                live.publish([event])
+            else:
+                live.fail(error)
 
     def _terminal(self, live: LiveRun, result: RunResult) -> RunEvent:
         return RunEvent(

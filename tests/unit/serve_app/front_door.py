@@ -241,7 +241,7 @@ async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
     gateway, runner, store, cluster = PlayedGateway(), PlayedRunner(), PlayedStore(), PlayedCluster()
     ids = iter(f"run-{number}" for number in range(1, 1000))
     metrics = PlayedMetrics()
-    dispatch = RunDispatch(config, CATALOG, store, runner, SystemClock(), metrics, lambda: next(ids))
+    dispatch = RunDispatch(config, CATALOG, store, runner, SystemClock(), metrics, lambda: next(ids), 0.05)
     services = Services(
         config=config,
         catalog=CATALOG,

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.serve_app.front_door import FrontDoor, front_door
@@ -86,7 +86,12 @@ async def test_unknown_names_get_a_suggestion(
     ("body", "status", "param", "told"),
     [
         ({"prompt": "hi", "flow_type": "chalenge"}, 404, "flow_type", "Did you mean 'challenge'?"),
-        ({"prompt": "hi", "flow_type": "linear", "flow_version": "0"}, 400, "flow_version", "is not the version"),
+        (
+            {"prompt": "hi", "flow_type": "linear", "flow_version": "0"},
+            400,
+            "flow_version",
+            "is not the version",
+        ),
         ({"prompt": "hi", "flow_type": "linear", "strategy": "x"}, 404, "strategy", "Known: "),
         (
             {"prompt": "hi", "flow_type": "challenge", "models": {"king": "nano-m"}},
@@ -151,6 +156,7 @@ async def test_unknown_routes_and_wrong_methods_have_our_shape(door: FrontDoor) 
     assert wrong.headers["allow"] == "POST" and slash.status_code == 404
 
 
+@settings(deadline=None, max_examples=50)
 @given(content=st.binary(max_size=300))
 async def test_no_bytes_ever_make_an_internal_error(content: bytes) -> None:
     async with front_door() as door:
