@@ -12,7 +12,7 @@ from actors.embedded import evaluate
 from actors.embedded.evaluate import accuracy_by_skill, held_out_lessons, is_right, record
 from actors.embedded.lessons import SKILLS, Skill
 from actors.embedded.recipes import Recipe
-from actors.embedded.train import Trainer
+from actors.embedded.trainer import Trainer
 
 TARGETS = {lesson.prompt: lesson.target for skill in SKILLS for lesson in held_out_lessons(skill)}
 

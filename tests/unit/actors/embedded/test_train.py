@@ -13,7 +13,8 @@ from actors.embedded import train as train_module
 from actors.embedded.arithmetic import Question
 from actors.embedded.lessons import Lesson
 from actors.embedded.recipes import RECIPES, Recipe
-from actors.embedded.train import Trainer, learning_rate_share, train
+from actors.embedded.train import train
+from actors.embedded.trainer import Trainer, learning_rate_share
 
 TINY = Recipe(
     hidden_size=32,
