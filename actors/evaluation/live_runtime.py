@@ -103,7 +103,8 @@ async def attached(config: RuntimeConfig, catalog: Catalog) -> AsyncIterator[Liv
         handle = serve.get_deployment_handle(RUNNER, app_name=APP)
     except (ConnectionError, RuntimeError, RayError, RayServeException) as error:
         raise NotFound(
-            f"no runtime was found on the cluster: {first_line(error)}", param="address"
+            f"no runtime was reached on a Ray cluster ({first_line(error)}). Start this by `ray job submit`",
+            param="address",
         ) from error
     gateway = await open_gateway(config, catalog)
     try:
