@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -14,6 +13,13 @@ from registries.contracts.errors import StoreError, ValidationError
 from registries.contracts.runs import RunRequest, RunResult
 
 SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+class Artifact(RunResult):
+    """The file: the whole result, and what was asked."""
+
+    execution_id: str
+    request: RunRequest
 
 
 def outputs_root(config: RuntimeConfig) -> Path:
@@ -42,18 +48,15 @@ def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
     Blocking: call it in a thread. Raises StoreError when the folder cannot be written.
     """
     path = artifact_path(root, result.flow, result.run_id)
-    artifact = str(path)
-    body = {
-        "execution_id": result.run_id,
-        "request": request.model_dump(mode="json"),
-        **result.model_copy(update={"artifact": artifact}).model_dump(mode="json"),
-    }
+    body = Artifact.model_construct(
+        **{**result.__dict__, "artifact": str(path)}, execution_id=result.run_id, request=request
+    ).model_dump_json(indent=2)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(body, file, ensure_ascii=False, indent=2)
+            file.write(body)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

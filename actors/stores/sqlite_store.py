@@ -6,17 +6,20 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.stores.group_commit import commit_together
 from actors.stores.sqlite_schema import migrate
 from registries.contracts.errors import Conflict, StoreError
 from registries.contracts.generation import Message
 from registries.contracts.runs import ErrorFact, RunEvent, RunOrder, RunResult
 
 T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
 BUSY_TIMEOUT_S = 30.0
 """How long one process waits for another's commit; commits take milliseconds, a slow disk under load more."""
 
@@ -24,6 +27,7 @@ BUSY_TIMEOUT_S = 30.0
 class SQLiteStore:
     """One connection on one thread a process; WAL with synchronous=FULL, writes by BEGIN IMMEDIATE.
 
+    Writes that come while another is being committed share the next commit (see commit_together).
     The thread serialises this process, SQLite's lock serialises processes: no commit is lost or interleaved.
     Cancelling an awaiting caller does not undo a commit that the thread has begun.
     """
@@ -33,6 +37,8 @@ class SQLiteStore:
         self._thread = thread
         self._path = path
         self._closed = False
+        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._writer: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, path: Path) -> SQLiteStore:
@@ -133,28 +139,49 @@ class SQLiteStore:
         if self._closed:
             return
         self._closed = True
+        if self._writer is not None:
+            await self._writer
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown(wait=False)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def transaction(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                outcome = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return outcome
+    async def _write(self, work: Work[T]) -> T:
+        """One write, committed when this returns; writes that wait at the same time share a commit."""
+        self._ensure_open()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._waiting.append((work, answer))
+        if self._writer is None or self._writer.done():
+            self._writer = loop.create_task(self._write_waiting(), name="sqlite-writer")
+        with self._our_errors():
+            return await answer
 
-        return await self._call(transaction)
+    async def _write_waiting(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            works = [work for work, _ in group]
+            outcomes = await loop.run_in_executor(self._thread, commit_together, self._connection, works)
+            for (_, answer), outcome in zip(group, outcomes, strict=True):
+                if answer.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    answer.set_exception(outcome)
+                else:
+                    answer.set_result(outcome)
 
-    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _call(self, work: Work[T]) -> T:
+        self._ensure_open()
+        with self._our_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+
+    def _ensure_open(self) -> None:
         if self._closed:
             raise StoreError(f"the store {self._path} is closed")
+
+    @contextmanager
+    def _our_errors(self) -> Iterator[None]:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+            yield
         except sqlite3.IntegrityError as error:
             raise Conflict(f"the database refused a duplicate or dangling row: {error}") from error
         except (sqlite3.Error, OSError) as error:
