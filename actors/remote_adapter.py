@@ -83,7 +83,7 @@ def catalog_endpoints(config: RuntimeConfig) -> dict[str, Endpoint]:
 
 def log_call(facts: CallFacts) -> None:
     """What litellm's callback tells, as a log event."""
-    structlog.get_logger("parley.litellm").info("provider_call", **facts)
+    structlog.get_logger("actors.remote_adapter").info("provider_call", **facts)
 
 
 def build_remote_adapter_app(config: RuntimeConfig) -> serve.Application:
