@@ -7,8 +7,10 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+
+import aiohttp
 
 from benchmarks import fanout, gateway_overhead, memory, start, tokens
 from benchmarks.bench_model import BENCH_MODEL
@@ -22,24 +24,53 @@ QUESTIONS = ("start", "memory", "gateway_overhead", "fanout", "tokens")
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
 
 
-async def measure(wanted: Sequence[str], folder: Path, cache: Path) -> list[Finding]:
-    """Start and memory on the default runtime; the rest on one with the bench's models."""
-    findings: list[Finding] = []
-    if {"start", "memory"} & set(wanted):
-        async with parley_runtime(_sub(folder, "default")) as runtime:
+class Session:
+    """The questions of one run; one that cannot be answered does not take the others along."""
+
+    def __init__(self, wanted: Sequence[str], folder: Path, cache: Path) -> None:
+        self.findings: list[Finding] = []
+        self.failed: list[str] = []
+        self._wanted = frozenset(wanted)
+        self._folder = folder
+        self._cache = cache
+
+    async def run(self) -> None:
+        """Start and memory on the default runtime; the rest on one with the bench's models."""
+        if {"start", "memory"} & self._wanted:
+            await self._guard("start", self._default_runtime())
+        if {"gateway_overhead", "fanout", "tokens"} & self._wanted:
+            await self._guard("the bench's runtime", self._bench_runtime())
+
+    async def _default_runtime(self) -> None:
+        async with parley_runtime(_sub(self._folder, "default")) as runtime:
+            # memory is that of a runtime that has answered, so the first deliberation runs in any case
             started = await start.measure(runtime)
-            findings += [started] if "start" in wanted else []
-            findings += [await memory.measure(runtime)] if "memory" in wanted else []
-    if {"gateway_overhead", "fanout", "tokens"} & set(wanted):
-        local = (BENCH_MODEL, tokens.NANO) if "tokens" in wanted else (tokens.NANO,)
-        async with stage(_sub(folder, "bench"), cache, local) as staged:
-            if "gateway_overhead" in wanted:
-                findings.append(await gateway_overhead.measure(staged))
-            if "fanout" in wanted:
-                findings.append(await fanout.measure(staged))
-            if "tokens" in wanted:
-                findings.append(await tokens.measure(staged, with_nano=True))
-    return findings
+            self.findings += [started] if "start" in self._wanted else []
+            if "memory" in self._wanted:
+                await self._ask("memory", memory.measure(runtime))
+
+    async def _bench_runtime(self) -> None:
+        local = (BENCH_MODEL, tokens.NANO) if "tokens" in self._wanted else (tokens.NANO,)
+        async with stage(_sub(self._folder, "bench"), self._cache, local) as staged:
+            if "gateway_overhead" in self._wanted:
+                await self._ask("gateway_overhead", gateway_overhead.measure(staged))
+            if "fanout" in self._wanted:
+                await self._ask("fanout", fanout.measure(staged))
+            if "tokens" in self._wanted:
+                await self._ask("tokens", tokens.measure(staged, with_nano=True))
+
+    async def _ask(self, question: str, answer: Awaitable[Finding]) -> None:
+        async def add() -> None:
+            self.findings.append(await answer)
+
+        await self._guard(question, add())
+
+    async def _guard(self, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (RuntimeError, OSError, TimeoutError, aiohttp.ClientError) as error:
+            say(f"{what} could not be measured: {error}")
+            self.failed.append(what)
 
 
 def _sub(folder: Path, name: str) -> Path:
@@ -49,7 +80,7 @@ def _sub(folder: Path, name: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write the JSON files, print the table; a missed budget is told and is no failure."""
+    """Measure, write the JSON files, print the table; a missed budget is no failure, an unmeasured one is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only", action="append", choices=QUESTIONS, help="a question; several times for several"
@@ -60,18 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.cache.mkdir(parents=True, exist_ok=True)
     machine, began = machine_facts(), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
-        try:
-            findings = asyncio.run(measure(options.only or QUESTIONS, Path(folder), options.cache.resolve()))
-        except RuntimeError as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-    for finding in findings:
+        session = Session(options.only or QUESTIONS, Path(folder), options.cache.resolve())
+        asyncio.run(session.run())
+    for finding in session.findings:
         write_json(finding, machine, options.results)
     facts = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     print(f"\n{facts}, Python {machine['python']}\n")
-    print("\n".join(table(findings, read_reasons())))
+    print("\n".join(table(session.findings, read_reasons())))
     say(f"done in {time.perf_counter() - began:.0f} s; raw figures in {options.results}")
-    return 0
+    return 1 if session.failed else 0
 
 
 if __name__ == "__main__":
