@@ -7,11 +7,13 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
 from actors.ray_flags import AUTH, FLAGS, PYTHON, RAYLET, SERVE, RayFlag, private_dir
 from actors.ray_token import read_ray_token
+from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
 
@@ -59,12 +61,21 @@ def test_the_jobs_api_is_closed_without_the_token(cluster: RunningCluster) -> No
         assert answer.status == 200
 
 
-def test_haproxy_is_ours_alone(cluster: RunningCluster) -> None:
-    proxies = [p for p in cluster.processes() if p.name() == "haproxy"]
-    assert len(proxies) == 1
-    assert any(str(private_dir(cluster.config)) in part for part in proxies[0].cmdline())
-    ports = {c.laddr.port for c in proxies[0].net_connections("tcp") if c.status == "LISTEN"}
-    assert cluster.config.http_port in ports
+async def test_haproxy_is_ours_alone(cluster: RunningCluster) -> None:
+    # A reload puts a new process in the old one's place: look again until one is there long enough.
+    ports: set[int] = set()
+
+    def looked() -> bool:
+        ports.clear()
+        try:
+            for proxy in (p for p in cluster.processes() if p.name() == "haproxy"):
+                assert any(str(private_dir(cluster.config)) in part for part in proxy.cmdline())
+                ports.update(c.laddr.port for c in proxy.net_connections("tcp") if c.status == "LISTEN")
+        except psutil.NoSuchProcess:
+            return False
+        return cluster.config.http_port in ports
+
+    await until(looked, 10, every_s=0.2)
     assert not ports & {9101, 8404}
     assert (private_dir(cluster.config).stat().st_mode & 0o077) == 0
 
