@@ -28,7 +28,6 @@ RETRY_AFTER_S = 1.0
 # A missing folder stays missing: a second try is for a machine that was short of memory for a moment.
 CONSTRUCTOR_TRIES = 2
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-_OURS = re.compile(r"registries\.contracts\.errors\.\w+: (.+)")
 
 
 class ModelReplica:
@@ -192,10 +191,3 @@ def placement_problem(
     if spec.min_vram_gb > 0 and spec.scaling.num_gpus == 0:
         return refusal(spec.min_vram_gb, config.max_vram_usage_gb, gpus or read_gpus())
     return None
-
-
-def failure_reason(message: str) -> str:
-    """The sentence for users inside Serve's status message, which is a stack trace."""
-    found = _OURS.findall(message)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return (found[-1] if found else lines[-1] if lines else "no reason given")[:500]

@@ -14,7 +14,8 @@ import pytest
 from ray import serve
 from ray.serve.exceptions import BackPressureError, RequestCancelledError
 
-from actors.model_replica import DEPLOYMENT, build_model_app, failure_reason, model_app_name
+from actors.model_replica import DEPLOYMENT, build_model_app, model_app_name
+from actors.readiness import cause_of
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
@@ -199,7 +200,7 @@ async def test_a_missing_folder_fails_by_name_and_only_that_application(config: 
         with pytest.raises(RuntimeError):
             await asyncio.to_thread(serve.run, build_model_app(missing, config), name=name, route_prefix=None)
         status = (await asyncio.to_thread(serve.status)).applications[name]
-        reason = failure_reason(status.deployments[DEPLOYMENT].message)
+        reason = cause_of(status.deployments[DEPLOYMENT].message)
         assert "missing" in reason
         assert "/nowhere/at/all" in reason
         assert "Traceback" not in reason
