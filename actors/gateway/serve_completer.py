@@ -11,7 +11,7 @@ from ray import serve
 from actors.gateway.faults import LOADING, REPLICA_LOST
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_readiness import ServeReadiness
-from actors.model_replica import failure_reason
+from actors.readiness import cause_of
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
 from registries.contracts.generation import GenerationChunk
@@ -103,7 +103,7 @@ class ServeCompleter:
         app = await self._readiness.state(self._app)
         if app.state == "failed":
             raise ProviderError(
-                f"model {self._spec.key!r} failed to load: {failure_reason(app.message)}",
+                f"model {self._spec.key!r} failed to load: {cause_of(app.message)}",
                 Fault.REFUSED,
                 self._spec.provider,
                 self._spec.key,

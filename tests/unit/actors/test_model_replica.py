@@ -1,0 +1,79 @@
+"""What is handed to Serve, and what is refused before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.gpu import GpuMemory, GpuReport
+from actors.model_replica import autoscaling_config, deployment_options, model_app_name, placement_problem
+from registries.contracts.config import RuntimeConfig
+from registries.specs import ModelSpec
+
+CONFIG = RuntimeConfig(home="h", max_vram_usage_gb=6)
+
+
+def spec(**fields: Any) -> ModelSpec:
+    settings = {
+        "key": "m",
+        "family": "f",
+        "provider": "local",
+        "engine": "vllm",
+        "location": "x/y",
+        "context_window": 128,
+        "default_strategy": "optimized",
+    }
+    return ModelSpec.model_validate({**settings, **fields})
+
+
+def test_app_names_have_safe_characters() -> None:
+    assert model_app_name("nano-m") == "model-nano-m"
+    assert model_app_name("Qwen/Qwen3-0.6B") == "model-Qwen_Qwen3-0_6B"
+
+
+def test_limits_and_backpressure() -> None:
+    options = deployment_options(
+        spec(scaling={"max_ongoing_requests": 7, "max_queued_requests": 9, "num_gpus": 1})
+    )
+    assert (options["max_ongoing_requests"], options["max_queued_requests"]) == (7, 9)
+    assert options["ray_actor_options"]["num_gpus"] == 1
+    assert options["backpressure_config"].status_code == 429
+    assert options["backpressure_config"].retry_after_s == 1.0
+    assert options["num_replicas"] == 1
+    assert "autoscaling_config" not in options
+
+
+def test_a_range_of_replicas_is_scaled_by_our_policy() -> None:
+    scaling = {"min_replicas": 0, "max_replicas": 3, "target_ongoing_requests": 5, "upscale_delay_s": 1}
+    options = deployment_options(spec(scaling=scaling, min_vram_gb=2))
+    assert "num_replicas" not in options
+    config = autoscaling_config(spec(scaling=scaling, min_vram_gb=2))
+    assert (config.min_replicas, config.max_replicas, config.initial_replicas) == (0, 3, 1)
+    assert config.get_target_ongoing_requests() == 5
+    assert config.policy.policy_function == "actors.autoscaling.ModelScalingPolicy"
+    assert config.policy.policy_kwargs == {"needs_vram": True}
+    assert config.policy.get_policy()(needs_vram=True).needs_vram
+
+
+@pytest.mark.parametrize(
+    ("fields", "cluster", "words"),
+    [
+        ({}, {"CPU": 4}, None),
+        ({"scaling": {"num_gpus": 1}}, {"CPU": 4}, "asks for 1 GPU"),
+        ({"scaling": {"num_gpus": 1}}, {"CPU": 4, "GPU": 1}, None),
+        ({"scaling": {"num_gpus": 1}, "min_vram_gb": 8}, {"CPU": 4, "GPU": 1}, "MAX_VRAM_USAGE_GB allows 6"),
+        ({"scaling": {"num_cpus": 8}}, {"CPU": 4}, "asks for 8 CPU"),
+        ({"min_vram_gb": 4}, {"CPU": 4}, "no driver"),
+    ],
+)
+def test_a_model_that_can_never_be_placed_is_refused_with_the_reason(
+    fields: dict[str, Any], cluster: dict[str, float], words: str | None
+) -> None:
+    problem = placement_problem(spec(**fields), CONFIG, cluster, GpuReport(reason="no driver"))
+    assert problem is None if words is None else words in (problem or "")
+
+
+def test_a_model_without_a_gpu_of_its_own_may_still_fit_on_one() -> None:
+    report = GpuReport((GpuMemory(0, "GPU", 8.0, 0.0, 8.0),))
+    assert placement_problem(spec(min_vram_gb=4), CONFIG, {"CPU": 4}, report) is None
