@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 from registries.contracts.errors import NotFound
 from registries.contracts.runs import RunOrder, RunResult
 from serve_app.body import read_body
-from serve_app.errors import error_headers, error_object, http_status
 from serve_app.live_run import LiveRun
 from serve_app.openapi import body_of, error_answers
 from serve_app.request_facts import facts_of
@@ -26,7 +23,11 @@ _TENANT: str = RunOrder.model_fields["tenant"].default
 
 
 def orchestrate_routes(services: Services) -> APIRouter:
-    """Runs. A client that goes away leaves the run alone, unless it said ``on_disconnect: cancel``."""
+    """Runs. A client that goes away leaves the run alone, unless it said ``on_disconnect: cancel``.
+
+    A run that began and failed is an answer (200, ``status: failed``), as it is in a stream: it has nodes,
+    usage and an artifact. A run that never began is an error with its status.
+    """
     router = APIRouter(tags=["runs"])
 
     @router.post(
@@ -44,7 +45,8 @@ def orchestrate_routes(services: Services) -> APIRouter:
         )
         if body.streams:
             return await start_stream(run_frames(live.events()), facts.request_id)
-        return run_response(await _end_of(live), facts.request_id)
+        result = await _end_of(live)
+        return Response(result.model_dump_json().encode(), media_type="application/json")
 
     @router.get(
         "/api/runs/{run_id}",
@@ -67,17 +69,3 @@ async def _end_of(live: LiveRun) -> RunResult:
     except asyncio.CancelledError:
         live.leave()
         raise
-
-
-def run_response(result: RunResult, request_id: str) -> Response:
-    """The whole answer; a failed run has its error's status, and its ``error`` in the one shape."""
-    if result.error is None:
-        return Response(result.model_dump_json().encode(), media_type="application/json")
-    body: dict[str, Any] = result.model_dump(mode="json")
-    body["error"] = error_object(result.error, request_id)
-    return Response(
-        json.dumps(body, ensure_ascii=False).encode(),
-        status_code=http_status(result.error.code, result.error.fault, result.error.param),
-        headers=error_headers(result.error),
-        media_type="application/json",
-    )
