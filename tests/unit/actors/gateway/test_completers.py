@@ -74,7 +74,9 @@ class PlayedHandle:
 def app(status: str, **replicas: int) -> Any:
     deployment = SimpleNamespace(replica_states=replicas)
     return SimpleNamespace(
-        status=status, message="  File x.py\nwhy", deployments={"ModelReplica": deployment}
+        status=status,
+        message="  File x.py\nregistries.contracts.errors.ValidationError: why",
+        deployments={"ModelReplica": deployment},
     )
 
 
