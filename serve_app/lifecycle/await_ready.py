@@ -16,8 +16,8 @@ from serve_app.lifecycle.runtime_state import RuntimeState
 
 Outcome = Literal["ready", "partly", "late"]
 _POLL_S = 0.25
-_DEPLOYER_GRACE_S = 20.0
-"""How long the API may take to answer after the deploying process ended well."""
+_DEPLOYER_GRACE_S = 3.0
+"""The deploying process stays as long as the runtime; this is for an API that answers in the same moment."""
 
 
 def await_ready(
