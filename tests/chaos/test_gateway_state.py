@@ -26,8 +26,9 @@ BACK_S = 30.0
 @pytest.fixture(scope="module")
 def config(driver: RunningCluster) -> Iterator[RuntimeConfig]:
     """The runtime's configuration, with "gateway-steady" deployed."""
-    steady = deploy(steady_spec(), driver.config)
-    yield driver.config
+    settings = driver.config.model_copy(update={"models": ()})
+    steady = deploy(steady_spec(), settings)
+    yield settings
     serve.delete(steady)
 
 
@@ -65,7 +66,7 @@ async def test_a_breaker_that_opens_while_the_actor_is_away_is_not_forgotten(con
         stage.play(BROKEN)
         ray.kill(_actor(), no_restart=False)
         answer = await stage.callers[0].ask.remote("flaky")
-        assert answer["model"] == STEADY, answer
+        assert answer.get("model") == STEADY, answer
         reborn = await until(lambda: _reborn(incarnation), BACK_S, "GatewayState is back")
         await until(lambda: _all_follow(stage, reborn), BACK_S, "every caller follows it")
         await until(lambda: _nowhere_closed(stage), 2.0, "the others learn it")
