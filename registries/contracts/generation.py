@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from registries.contracts.frozen import Frozen
 
@@ -115,7 +115,7 @@ class Timings(Frozen):
 
 
 class Usage(Frozen):
-    """Tokens in and out, and the cost. ``cost_usd`` is derived: money is integer micro-dollars inside."""
+    """Tokens in and out, and the cost. Money is integer micro-dollars inside; JSON also shows ``cost``."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -123,6 +123,15 @@ class Usage(Frozen):
     estimated: bool = False
     """True where the provider told no counts and we counted ourselves."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _cost_is_derived(cls, data: Any) -> Any:
+        """Our own JSON comes back with ``cost`` in it."""
+        if isinstance(data, dict) and "cost" in data:
+            return {name: value for name, value in data.items() if name != "cost"}
+        return data
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def cost(self) -> float:
         """US dollars."""

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from registries.contracts.errors import BudgetError, CapacityError, Fault, ProviderError
+from registries.contracts.generation import GenerationResult
 from tests.unit.serve_app.front_door import KEY, events_of, front_door, until
 
 
@@ -18,6 +19,7 @@ async def test_whole_answer_has_the_fields_of_a_generation_result() -> None:
     assert answer.status_code == 200
     body = answer.json()
     assert body["text"] == "85" and body["usage"]["completion_tokens"] == 2
+    assert body["usage"]["cost"] == 0 and GenerationResult.model_validate(body).usage.cost_micro_usd == 0
     assert body["cache_hit"] is False and body["request_id"] == "req-1"
     assert answer.headers["x-request-id"] == "req-1"
     asked = door.gateway.seen[0]
