@@ -83,8 +83,11 @@ class ServeCompleter:
             self._ready = False
             if _cancelled_by_caller():
                 raise
+            ended = True
             raise self._translated(error) from error
         except Exception as error:
+            # cancel() of a call that already failed raises that failure again, in the place of ours.
+            ended = True
             raise self._translated(error) from error
         finally:
             self._live.pop(call.request_id, None)
