@@ -6,11 +6,22 @@ import psutil
 
 
 def children_of(pid: int) -> set[psutil.Process]:
-    """Every descendant that lives now; psutil tells a reused pid from the process it saw."""
+    """Every descendant that lives now; psutil tells a reused pid from the process it saw.
+
+    Without Python's resource tracker: it serves the whole process, ignores signals and ends with it.
+    """
     try:
-        return set(psutil.Process(pid).children(recursive=True))
+        children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return set()
+    return {child for child in children if not _is_resource_tracker(child)}
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def end_processes(processes: set[psutil.Process], grace_s: float = 2.0) -> list[int]:

@@ -42,6 +42,7 @@ def vllm_arguments(
         "max_model_len": min(spec.context_window, int(positions)),
         "enable_prefix_caching": True,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         "max_num_seqs": int(options.get("max_num_seqs", spec.scaling.max_ongoing_requests)),
         "dtype": options.get("dtype", "auto"),
         "seed": 0,
@@ -83,8 +84,10 @@ def vllm_environment(threads: int, offline: bool) -> dict[str, str]:
     wanted = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # of libraries for their developers, and of Python's resource tracker about an engine ended at once
+        "PYTHONWARNINGS": "ignore",
     }
     if offline:
         wanted["HF_HUB_OFFLINE"] = "1"

@@ -38,6 +38,8 @@ from registries.contracts.generation import FinishReason, GenerationChunk
 from registries.specs import ModelSpec
 
 _PROBE_TIMEOUT_S = 20.0
+# Nothing is lost when an engine on a CPU is killed; on a GPU it should give its memory back itself.
+_GRACE_S = {"cpu": 0.5, "gpu": 5.0}
 
 
 class VllmEngine:
@@ -60,6 +62,7 @@ class VllmEngine:
         self._tokenizer: Any = None
         self._window = spec.context_window
         self._seen_tokens = -1
+        self._grace_s = _GRACE_S["gpu"]
 
     async def start(self) -> None:
         """Load the model, one engine at a time on this machine.
@@ -108,6 +111,7 @@ class VllmEngine:
             )
         arguments = vllm_arguments(self.spec, self.config, folder, on_cpu, report)
         if on_cpu:
+            self._grace_s = _GRACE_S["cpu"]
             # The class and not its name: by name the CPU platform would put the worker in a process of its
             # own, which doubles load time and memory and costs two thirds of a tiny model's tokens.
             arguments["distributed_executor_backend"] = UniProcExecutor
@@ -254,7 +258,9 @@ class VllmEngine:
         self._calls.abort_all()
         engine, self._engine = self._engine, None
         if engine is not None:
-            await asyncio.to_thread(engine.shutdown, 3.0)
+            if engine.output_handler is not None:
+                engine.output_handler.cancel()  # else it reports the end that we are about to make
+            await asyncio.to_thread(engine.shutdown, self._grace_s)
         processes, self._processes = self._processes, set()
         await asyncio.to_thread(end_processes, processes)
 
