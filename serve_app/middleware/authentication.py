@@ -11,6 +11,8 @@ from serve_app.request_facts import facts_of
 
 OPEN_PATHS: frozenset[str] = frozenset({"/api/health", "/api/ready", "/docs", "/openapi.json"})
 OPEN_PREFIX = "/docs/assets/"
+# RFC 6455, section 7.4.1; before the handshake servers turn it into a 403.
+_POLICY_VIOLATION = 1008
 
 
 class Authentication:
@@ -21,6 +23,10 @@ class Authentication:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self._keys.accepts(scope["headers"]):
+            await receive()
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

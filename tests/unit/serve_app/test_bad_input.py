@@ -34,11 +34,14 @@ async def refused(
         (b'{"prompt": "hi"', "not valid JSON"),
         (b"[1, 2]", "must be a JSON object, got [1, 2]"),
         (b"null", "must be a JSON object, got None"),
+        (b"[" * 1900, "not valid JSON"),
+        (b'{"prompt": "\\ud800"}', "not valid JSON"),
+        (b'{"prompt": "hi", "temperature": NaN}', "nan is not allowed"),
     ],
 )
 async def test_bodies_that_are_no_request(door: FrontDoor, content: bytes, told: str) -> None:
     status, error = await refused(door, content=content)
-    assert (status, error["code"], error["param"]) == (400, "invalid_request", "body")
+    assert (status, error["code"]) == (400, "invalid_request")
     assert told in error["message"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from registries.contracts.errors import ValidationError
 from serve_app.auth import KeyCheck, presented_key
-from serve_app.middleware.authentication import OPEN_PATHS
+from serve_app.middleware.authentication import OPEN_PATHS, Authentication
 from serve_app.request_facts import read_request_facts
 from tests.unit.serve_app.front_door import KEY, front_door
 
@@ -108,3 +108,22 @@ def test_keys_are_read_from_both_headers() -> None:
     assert presented_key([(b"authorization", b"Bearer abc"), (b"x-api-key", b"def")]) == b"def"
     assert presented_key([(b"authorization", b"Basic abc")]) is None
     assert not KeyCheck("abc").accepts([(b"x-api-key", b"abd")])
+
+
+@pytest.mark.parametrize(("headers", "passed"), [([], False), ([(b"x-api-key", KEY.encode())], True)])
+async def test_websockets_need_the_key_as_well(headers: list[tuple[bytes, bytes]], passed: bool) -> None:
+    reached, sent = [], []
+
+    async def inner(scope: object, receive: object, send: object) -> None:
+        reached.append(scope)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    door = Authentication(inner, KeyCheck(KEY))  # type: ignore[arg-type]
+    await door({"type": "websocket", "path": "/ws", "headers": headers}, receive, send)  # type: ignore[arg-type]
+    assert bool(reached) is passed
+    assert sent == ([] if passed else [{"type": "websocket.close", "code": 1008}])
