@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -60,7 +59,6 @@ def _routes(services: Services) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(ParleyError, _failure_handler(services.metrics))
     app.add_exception_handler(HTTPException, _routing)
-    app.add_exception_handler(RequestValidationError, _wrong_parameters)
     # Starlette raises these again after the answer, and the Envelope logs them.
     app.add_exception_handler(Exception, _failure_handler(services.metrics))
     install_openapi(app)
@@ -98,11 +96,3 @@ def _unknown_route(app: FastAPI, method: str, path: str) -> str:
     near = difflib.get_close_matches(path, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"there is no route {method} {path}.{hint} All routes: /docs"
-
-
-async def _wrong_parameters(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    shown = ValidationError(f"{field!r}: {problem['msg']}", param=field)
-    return error_response(shown, facts_of(request.scope).request_id)

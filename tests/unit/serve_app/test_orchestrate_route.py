@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from registries.contracts.errors import CancelledRun, Fault, InternalError, ProviderError, StoreError
-from registries.contracts.runs import ErrorFact, RunEvent, RunOrder
+from registries.contracts.errors import (
+    CancelledRun,
+    Conflict,
+    Fault,
+    InternalError,
+    ProviderError,
+    StoreError,
+)
+from registries.contracts.runs import ErrorFact, RunEvent, RunOrder, RunRequest
+from serve_app.live_run import LiveRun
 from serve_app.run_ports import RunnerLost
 from tests.unit.serve_app.front_door import events_of, front_door, full_house, run_event, run_result, until
 
@@ -214,3 +222,31 @@ async def test_an_end_that_cannot_be_written_is_told_all_the_same() -> None:
         door.store.finish = broken  # type: ignore[assignment]
         answer = await door.client.post("/api/orchestrate", json=ASK)
     assert answer.status_code == 500
+
+
+async def test_a_run_that_another_runner_has_is_followed_in_the_store() -> None:
+    async with front_door() as door:
+        door.runner.errors = [Conflict("taken already", param="run_id")]
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: len(door.runner.orders) == 1)
+        result = run_result(door.runner.orders[0], answer="by the other").model_dump(mode="json")
+        door.store.rows["run-1"].update(status="completed", result=result)
+        answer = await call
+    assert answer.status_code == 200 and answer.json()["answer"] == "by the other"
+    assert len(door.runner.orders) == 1
+
+
+async def test_a_reader_far_behind_loses_tokens_and_nothing_else() -> None:
+    order = RunOrder(
+        run_id="r", request_id="q", request=RunRequest(prompt="hi", flow_type="linear"), deadline_s=9
+    )
+    live = LiveRun(order, with_reader=True)
+    for _ in range(5000):
+        live.publish([run_event(order, 1, "node.token", "a", text="x")])
+    end = run_result(order).model_dump(mode="json")
+    live.publish(
+        [run_event(order, 2, "node.completed", "a"), run_event(order, 3, "run.completed", result=end)]
+    )
+    live.publish([run_event(order, 4, "run.completed", result=end)])
+    events = [event async for batch in live.events() for event in batch]
+    assert len(events) == 2002 and [event.seq for event in events[-2:]] == [2, 3]
