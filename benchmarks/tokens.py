@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -27,7 +28,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
 
 QUESTION = "tokens"
-IN_FLIGHT, MAX_TOKENS = 16, 128
+IN_FLIGHT, MAX_TOKENS, WARM_UP = 16, 128, 4
 WHOLE, STREAMED = 0.95, 0.90
 NANO = "nano-m"
 Way = Callable[[list[str]], Awaitable[float]]
@@ -59,7 +60,7 @@ async def _model(
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(rounds + 1):
             for name, way in ways.items():
-                rate = await way(_prompts(key, requests if number else IN_FLIGHT, number))
+                rate = await way(_prompts(key, requests if number else WARM_UP, number))
                 if number:
                     rates[name].append(rate)
                     say(f"{key} {name}: {rate:.0f} tokens/s")
@@ -99,7 +100,7 @@ async def raw_vllm(folder: Path, model_folder: str) -> AsyncIterator[Way]:
             job = {"prompts": prompts, "in_flight": IN_FLIGHT, "max_tokens": MAX_TOKENS}
             jobs.write(json.dumps(job).encode() + b"\n")
             await jobs.drain()
-            answer = await _answer(process, folder, 180)
+            answer = await _answer(process, folder, 300)
             return float(answer["tokens"] / answer["seconds"])
 
         yield way
@@ -109,12 +110,13 @@ async def raw_vllm(folder: Path, model_folder: str) -> AsyncIterator[Way]:
 async def _answer(process: asyncio.subprocess.Process, folder: Path, timeout_s: float) -> dict[str, Any]:
     """The next JSON line; vLLM's own lines on stdout are passed over."""
     assert process.stdout is not None
-    async with asyncio.timeout(timeout_s):
-        while line := await process.stdout.readline():
-            if line.startswith(b"{"):
-                return dict(json.loads(line))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while line := await process.stdout.readline():
+                if line.startswith(b"{"):
+                    return dict(json.loads(line))
     log = (folder / "raw_vllm.log").read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"raw vLLM ended:\n{log}")
+    raise RuntimeError(f"raw vLLM ended, or said nothing for {timeout_s:g} s:\n{log}")
 
 
 async def _whole(client: aiohttp.ClientSession, stage: Stage, key: str, prompts: list[str]) -> float:
