@@ -38,7 +38,7 @@ Way = Callable[[list[str]], Awaitable[float]]
 async def measure(stage: Stage, with_nano: bool) -> Finding:
     """The bench's model against its budgets; the embedded one is reported, so small that all is overhead."""
     rows, details, profile = await _model(
-        stage, BENCH_MODEL, str(stage.model_folder), 48, rounds=3, budgets=True
+        stage, BENCH_MODEL, str(stage.model_folder), 32, rounds=3, budgets=True
     )
     if with_nano:
         spec = load_catalog().get_model(NANO)
