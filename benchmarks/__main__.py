@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -35,7 +36,13 @@ class Session:
         self._cache = cache
 
     async def run(self) -> None:
-        """Start and memory on the default runtime; the rest on one with the bench's models."""
+        """Start and memory on the default runtime; the rest on one with the bench's models.
+
+        SIGTERM cancels it, so that every runtime, upstream and engine that was started is ended again.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         if {"start", "memory"} & self._wanted:
             await self._guard("start", self._default_runtime())
         if {"gateway_overhead", "fanout", "tokens"} & self._wanted:
@@ -92,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine, began = machine_facts(), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
         session = Session(options.only or QUESTIONS, Path(folder), options.cache.resolve())
-        asyncio.run(session.run())
+        try:
+            asyncio.run(session.run())
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            say("interrupted; what was started has been ended")
+            return 130
     for finding in session.findings:
         write_json(finding, machine, options.results)
     facts = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
