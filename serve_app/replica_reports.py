@@ -12,7 +12,7 @@ from ray.serve.exceptions import RayServeException
 
 REPORTING = frozenset({"FlowRunner", "ModelReplica"})
 """Deployments with a ``status`` method."""
-TIMEOUT_S = 1.5
+TIMEOUT_S = 2.0
 """A busy replica answers in milliseconds; one that does not is shown without its report."""
 
 
@@ -44,7 +44,10 @@ class ReplicaReports:
                 .broadcast("status")
                 .results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
             )
-        except (RayServeException, ray.exceptions.RayError, TimeoutError):
+        except TimeoutError:
+            # The handle is kept: a new one first has to learn of its replicas, which takes longest when busy.
+            return []
+        except (RayServeException, ray.exceptions.RayError):
             self._handles.pop((app, deployment), None)
             return []
         return [report for report in reports if not isinstance(report, BaseException)]

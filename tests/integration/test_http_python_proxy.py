@@ -44,8 +44,8 @@ def test_clients_that_leave_free_the_engine(http: httpx.Client) -> None:
     ask = {"prompt": "go on", "model_key": "endless"}
     with http.stream("POST", "/api/inference", json={**ask, "stream": True}) as answer:
         assert next(answer.iter_lines()) == "event: token"
-        wait_for(lambda: running_calls(http, "endless") == 1, 5)
-    wait_for(lambda: running_calls(http, "endless") == 0, 5)
+        wait_for(lambda: running_calls(http, "endless") == 1, 20)
+    wait_for(lambda: running_calls(http, "endless") == 0, 10)
     with pytest.raises(httpx.ReadTimeout):
         http.post("/api/inference", json=ask, timeout=1.5)
-    wait_for(lambda: running_calls(http, "endless") == 0, 5)
+    wait_for(lambda: running_calls(http, "endless") == 0, 10)
