@@ -58,7 +58,9 @@ def install(venv: Path, constraints: Path) -> None:
         say(f"creating {venv.name} with Python {platform.python_version()}")
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     gpu = has_nvidia_gpu()
-    say(f"installing PyTorch {TORCH} and the pinned packages ({'GPU' if gpu else 'CPU'}); minutes on a first run")
+    say(
+        f"installing PyTorch {TORCH} and the pinned packages ({'GPU' if gpu else 'CPU'}); minutes on a first run"
+    )
     if gpu:
         pip(python, "install", "--constraint", str(constraints), VLLM_GPU)
     else:
@@ -72,7 +74,9 @@ def install(venv: Path, constraints: Path) -> None:
 def install_torch(python: Path) -> None:
     """PyTorch's CPU build: pip's own sources first, then PyTorch's CPU index; never a CUDA build on Linux."""
     wanted = f"torch=={TORCH}" if sys.platform == "darwin" else f"torch=={TORCH}+cpu"
-    found = subprocess.run([*pip_command(python), "install", "--no-deps", wanted], capture_output=True, text=True)
+    found = subprocess.run(
+        [*pip_command(python), "install", "--no-deps", wanted], capture_output=True, text=True
+    )
     if found.returncode:
         say("PyTorch's CPU build is not where pip looks; taking it from PyTorch's CPU index")
         pip(python, "install", "--no-deps", wanted, "--index-url", TORCH_CPU_INDEX)
@@ -88,7 +92,7 @@ def has_nvidia_gpu() -> bool:
     """Whether a GPU driver answers on this machine; PARLEY_CPU=1 says to ignore it."""
     if os.environ.get("PARLEY_CPU") == "1" or shutil.which("nvidia-smi") is None:
         return False
-    return subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
 
 
 def pip_command(python: Path) -> list[str]:
