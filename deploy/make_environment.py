@@ -58,9 +58,8 @@ def install(venv: Path, constraints: Path) -> None:
         say(f"creating {venv.name} with Python {platform.python_version()}")
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     gpu = has_nvidia_gpu()
-    say(
-        f"installing PyTorch {TORCH} and the pinned packages ({'GPU' if gpu else 'CPU'}); minutes on a first run"
-    )
+    kind = "GPU" if gpu else "CPU"
+    say(f"installing PyTorch {TORCH} and the pinned packages ({kind}); minutes on a first run")
     if gpu:
         pip(python, "install", "--constraint", str(constraints), VLLM_GPU)
     else:
@@ -75,7 +74,7 @@ def install_torch(python: Path) -> None:
     """PyTorch's CPU build: pip's own sources first, then PyTorch's CPU index; never a CUDA build on Linux."""
     wanted = f"torch=={TORCH}" if sys.platform == "darwin" else f"torch=={TORCH}+cpu"
     found = subprocess.run(
-        [*pip_command(python), "install", "--no-deps", wanted], capture_output=True, text=True
+        [*pip_command(python), "install", "--no-deps", wanted], check=False, capture_output=True
     )
     if found.returncode:
         say("PyTorch's CPU build is not where pip looks; taking it from PyTorch's CPU index")
