@@ -117,7 +117,9 @@ def test_facts(http: httpx.Client) -> None:
 def test_a_streaming_client_that_leaves_frees_the_engine(http: httpx.Client) -> None:
     ask = {"prompt": "go on", "model_key": "endless", "stream": True}
     with http.stream("POST", "/api/inference", json=ask) as answer:
-        assert next(answer.iter_lines()) == "event: token"
+        # Held: httpx closes the connection when the iterator is collected.
+        lines = answer.iter_lines()
+        assert next(lines) == "event: token"
         wait_for(lambda: running_calls(http, "endless") == 1, 20)
     wait_for(lambda: running_calls(http, "endless") == 0, 10)
 

@@ -43,7 +43,9 @@ def test_answers_streams_and_errors(http: httpx.Client) -> None:
 def test_clients_that_leave_free_the_engine(http: httpx.Client) -> None:
     ask = {"prompt": "go on", "model_key": "endless"}
     with http.stream("POST", "/api/inference", json={**ask, "stream": True}) as answer:
-        assert next(answer.iter_lines()) == "event: token"
+        # Held: httpx closes the connection when the iterator is collected.
+        lines = answer.iter_lines()
+        assert next(lines) == "event: token"
         wait_for(lambda: running_calls(http, "endless") == 1, 20)
     wait_for(lambda: running_calls(http, "endless") == 0, 10)
     with pytest.raises(httpx.ReadTimeout):
