@@ -20,6 +20,8 @@ from serve_app.variables import VARIABLES, NotAllowed, Variable
 LOCAL = "local"
 """The default provider: whatever is configured, else the embedded models."""
 _KEY_SUFFIX = "_API_KEY"
+_PROXY_NAMES = frozenset({"LITELLM_PROXY_URL", "LITELLM_MASTER_KEY"})
+"""Address and key of a LiteLLM proxy; they travel with the providers' keys."""
 _SHOWN_CHARS = 200
 
 
@@ -39,6 +41,8 @@ class Settings:
     anthropic_api_key: str | None = field(repr=False)
     google_api_key: str | None = field(repr=False)
     langsmith_api_key: str | None = field(repr=False)
+    litellm_proxy_url: str | None
+    litellm_master_key: str | None = field(repr=False)
     default_provider: str
     default_strategy: str
     max_tokens_default: int
@@ -185,7 +189,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 
 def _is_provider_key(name: str) -> bool:
-    return name.endswith(_KEY_SUFFIX) and name != "PARLEY_API_KEY"
+    return name in _PROXY_NAMES or (name.endswith(_KEY_SUFFIX) and name != "PARLEY_API_KEY")
 
 
 def _read_env_file(path: str | Path | None, problems: list[str]) -> dict[str, str]:

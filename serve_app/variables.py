@@ -184,6 +184,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("GOOGLE_API_KEY", "google_api_key", *_SECRET, secret=True),
     Variable("LANGSMITH_API_KEY", "langsmith_api_key", *_SECRET, secret=True),
     Variable(
+        "LITELLM_PROXY_URL",
+        "litellm_proxy_url",
+        url,
+        "http://HOST[:PORT] or https://…",
+        about="a LiteLLM proxy, for models whose location is litellm_proxy/NAME",
+    ),
+    Variable("LITELLM_MASTER_KEY", "litellm_master_key", *_SECRET, secret=True),
+    Variable(
         "DEFAULT_PROVIDER",
         "default_provider",
         word,

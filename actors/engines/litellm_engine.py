@@ -161,13 +161,13 @@ class LitellmEngine:
             raise litellm_failure(error, _provider(call.model), call.model, midstream) from error
 
     def _endpoint(self, model: str) -> Endpoint:
-        for prefix, endpoint in self._endpoints.items():
-            if model == prefix or (prefix.endswith("/") and model.startswith(prefix)):
-                return endpoint
         provider = _provider(model)
+        proxy_url = self._keys.get("LITELLM_PROXY_URL") if provider == "litellm_proxy" else None
+        for prefix, (base_url, key) in self._endpoints.items():
+            if model == prefix or (prefix.endswith("/") and model.startswith(prefix)):
+                return base_url or proxy_url, key
         name = _KEY_NAMES.get(provider, f"{provider.upper()}_API_KEY")
-        base_url = self._keys.get("LITELLM_PROXY_URL") if provider == "litellm_proxy" else None
-        return base_url, self._keys.get(name, "")
+        return proxy_url, self._keys.get(name, "")
 
     def _priced(self, result: EngineResult, call: EngineCall) -> EngineResult:
         """With the cost by the local price map; None where it does not know the model, which is not free."""

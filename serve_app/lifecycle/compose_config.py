@@ -14,7 +14,16 @@ from registries.loader import load_catalog
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.settings import LOCAL, Settings
 
-_ALWAYS_PASSED = frozenset({"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "LANGSMITH_API_KEY"})
+_ALWAYS_PASSED = frozenset(
+    {
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "GOOGLE_API_KEY",
+        "LANGSMITH_API_KEY",
+        "LITELLM_PROXY_URL",
+        "LITELLM_MASTER_KEY",
+    }
+)
 
 
 def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> RuntimeConfig:

@@ -64,6 +64,13 @@ def test_secrets_are_in_no_repr() -> None:
     assert "PARLEY_API_KEY" not in config.provider_keys
 
 
+def test_a_litellm_proxy_travels_with_the_keys() -> None:
+    config = load(LITELLM_PROXY_URL="http://proxy:4000", LITELLM_MASTER_KEY="sk-1234").runtime_config()
+    wanted = {"LITELLM_PROXY_URL": "http://proxy:4000", "LITELLM_MASTER_KEY": "sk-1234"}
+    assert config.provider_keys == wanted
+    assert "LITELLM_PROXY_URL='proxy'" in refusal(LITELLM_PROXY_URL="proxy")
+
+
 def test_the_environment_goes_before_the_file_and_flags_before_both(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("PORT=9001\nLOG_LEVEL=debug  # loud\nexport APP_ENV='prod'\nPARLEY_DASHBOARD_PORT=9003\n")

@@ -87,6 +87,7 @@ def test_retry_after_is_read_from_the_response() -> None:
         ("anthropic/claude", (None, "k-anthropic")),
         ("gemini/pro", (None, "k-google")),
         ("litellm_proxy/x", ("http://proxy", "k-master")),
+        ("litellm_proxy/mine", ("http://proxy", "k-mine")),
         ("groq/x", (None, "")),
         ("azure/mine", ("http://azure", "k-azure")),
     ],
@@ -95,6 +96,7 @@ def test_each_provider_gets_its_own_key(model: str, endpoint: tuple[str | None, 
     keys = {"OPENAI_API_KEY": "k-openai", "ANTHROPIC_API_KEY": "k-anthropic", "GOOGLE_API_KEY": "k-google",
             "LITELLM_MASTER_KEY": "k-master", "LITELLM_PROXY_URL": "http://proxy"}  # fmt: skip
     engine = LitellmEngine(
-        RuntimeConfig(home="h", provider_keys=keys), {"azure/": ("http://azure", "k-azure")}
+        RuntimeConfig(home="h", provider_keys=keys),
+        {"azure/": ("http://azure", "k-azure"), "litellm_proxy/mine": (None, "k-mine")},
     )
     assert engine._endpoint(model) == endpoint
