@@ -20,11 +20,21 @@ _CONTEXT_REMOTE = 32_768
 
 
 def configured_model(
-    model: str, *, url: str | None, family: str, context: int | None, strategy: str, cache_dir: str
+    model: str,
+    *,
+    url: str | None,
+    family: str,
+    context: int | None,
+    strategy: str,
+    cache_dir: str,
+    with_key: bool = False,
 ) -> ModelSpec:
-    """The entry for ``model``; raises ValidationError for a folder that holds no model, or no possible id."""
+    """The entry for ``model``; raises ValidationError for a folder that holds no model, or no possible id.
+
+    ``with_key`` says that PARLEY_MODEL_API_KEY is set; a server without one (Ollama, llama.cpp) needs none.
+    """
     if url:
-        return _remote(model, url, family, context, strategy)
+        return _remote(model, url, family, context, strategy, with_key)
     path = _as_folder(model)
     if path is None and not _HUB_ID.fullmatch(model):
         raise ValidationError(
@@ -49,7 +59,9 @@ def configured_model(
     )
 
 
-def _remote(model: str, url: str, family: str, context: int | None, strategy: str) -> ModelSpec:
+def _remote(
+    model: str, url: str, family: str, context: int | None, strategy: str, with_key: bool
+) -> ModelSpec:
     free = urlsplit(url).hostname in _LOOPBACK
     price = 0.0 if free else None
     return ModelSpec(
@@ -59,7 +71,7 @@ def _remote(model: str, url: str, family: str, context: int | None, strategy: st
         engine="openai_compatible",
         location=model,
         base_url=url,
-        api_key_env=MODEL_KEY_VARIABLE,
+        api_key_env=MODEL_KEY_VARIABLE if with_key else None,
         context_window=context or _CONTEXT_REMOTE,
         max_output_tokens=context or _CONTEXT_REMOTE,
         default_strategy=strategy,

@@ -125,6 +125,7 @@ class Settings:
             context=self.model_context,
             strategy=self.default_strategy,
             cache_dir=self.model_cache_dir,
+            with_key=self.model_api_key is not None,
         )
         values: dict[str, Any] = {"extra_models": (spec.model_dump(mode="json"),)}
         if self.default_provider == LOCAL:

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.gateway.selection import Selector
 from registries.contracts.errors import ValidationError
+from registries.contracts.generation import GenerationRequest
+from registries.loader import load_catalog
 from registries.specs import ModelSpec
 from serve_app.configured_model import configured_model
 from serve_app.settings import load_settings
@@ -82,7 +85,7 @@ def test_an_endpoint_on_this_machine_costs_nothing_another_one_costs_unknown() -
     assert made("llama3.2", "http://localhost:11434/v1").cost_profile.prompt_usd_per_mtok == 0
     remote = made("llama3.2", "https://models.example.com/v1")
     assert remote.cost_profile.prompt_usd_per_mtok is None
-    assert remote.engine == "openai_compatible" and remote.api_key_env == "PARLEY_MODEL_API_KEY"
+    assert remote.engine == "openai_compatible"
 
 
 @given(st.from_regex(r"[A-Za-z0-9:._/+ -]{1,120}", fullmatch=True))
@@ -97,3 +100,16 @@ def test_an_own_model_is_the_only_one_that_is_loaded_and_names_the_provider() ->
     config = load_settings(url, None).runtime_config()
     assert config.models == () and config.default_provider == "openai_compatible"
     assert config.extra_models[0]["base_url"] == "http://127.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize("key", [None, "sk-mine"])
+def test_an_endpoint_is_asked_with_its_key_or_without_one(key: str | None) -> None:
+    env = {"PARLEY_MODEL": "m", "PARLEY_MODEL_URL": "http://127.0.0.1:8000/v1"}
+    settings = load_settings(env | ({"PARLEY_MODEL_API_KEY": key} if key else {}), None)
+    config = settings.runtime_config(instance="x", api_key="k" * 32)
+    selector = Selector(load_catalog(config), config)
+    for wanted in (None, "m", "tier:light", "tier:strong"):
+        request = GenerationRequest(prompt="How are you?", model_key=wanted)
+        assert selector.choose(request).models[0].key == "m"
+    spec = load_catalog(config).get_model("m")
+    assert spec.api_key_env == ("PARLEY_MODEL_API_KEY" if key else None)
