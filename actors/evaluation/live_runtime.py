@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -111,6 +112,9 @@ async def attached(config: RuntimeConfig, catalog: Catalog) -> AsyncIterator[Liv
         yield LiveRuntime(catalog, RunCaller(handle), gateway.generate)
     finally:
         await gateway.aclose()
+        # Serve's handles keep a thread that reports metrics; after the shutdown it would write a stack trace
+        # into the job's log. A handle cannot be closed with all that were derived from it.
+        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 

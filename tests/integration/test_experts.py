@@ -140,7 +140,8 @@ async def test_a_dead_worker_costs_one_more_try(pool: ExpertPool, driver: Runnin
 async def test_workers_that_die_again_and_again_are_a_failed_node(
     pool: ExpertPool, driver: RunningCluster
 ) -> None:
-    running = asyncio.create_task(RayPlacement(pool, Collected()).run_node(task("doomed", "endless")))
+    # Not "endless": what a killed worker had asked goes on at the model until its answer is whole.
+    running = asyncio.create_task(RayPlacement(pool, Collected()).run_node(task("doomed", "slow-start")))
     killed: set[int] = set()
 
     def ended() -> bool:
