@@ -82,8 +82,8 @@ def catalog_endpoints(config: RuntimeConfig) -> dict[str, Endpoint]:
 
 
 def log_call(facts: CallFacts) -> None:
-    """What litellm's callback tells, as a log event."""
-    structlog.get_logger("actors.remote_adapter").info("provider_call", **facts)
+    """What litellm's callback tells; the gateway that asked logs the try as ``provider_call``."""
+    structlog.get_logger("actors.remote_adapter").info("litellm_call", **facts)
 
 
 def build_remote_adapter_app(config: RuntimeConfig) -> serve.Application:

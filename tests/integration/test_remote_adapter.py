@@ -97,7 +97,7 @@ async def provider_calls(driver: RunningCluster, count: int) -> list[dict[str, A
     end = time.monotonic() + 15
     while True:
         lines = [json.loads(line) for line in driver.logs("remote_adapter").splitlines()]
-        facts = [line for line in lines if line.get("event") == "provider_call"]
+        facts = [line for line in lines if line.get("event") == "litellm_call"]
         if len(facts) >= count or time.monotonic() > end:
             return facts
         await asyncio.sleep(0.05)
