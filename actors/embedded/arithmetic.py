@@ -31,9 +31,11 @@ PHRASINGS = (
 # Digits of the two operands of a sum or difference, with their shares in percent.
 _OPERAND_DIGITS = ((1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3))
 _OPERAND_SHARES = (3, 4, 5, 42, 8, 10, 28)
-_CATEGORY_SHARES = (38, 40, 22)
+_CATEGORY_SHARES = (33, 35, 32)
 _NEGATIVE_SHARE = 0.12
 _ONE_DIGIT_PRODUCT_SHARE = 0.08
+# The 900 products of two digits by one could be learnt by heart; these many more cannot.
+_LONG_PRODUCT_SHARE = 0.45
 _SWAPPED_PRODUCT_SHARE = 0.15
 _FINAL_NUMBER = re.compile(r"(-?\d+)\D*$")
 
@@ -96,8 +98,10 @@ def final_number(text: str) -> int | None:
 
 
 def random_question(rng: Random) -> Question:
-    """One question of the models' range, any category."""
+    """One question for training, any category; some products have an operand of three digits."""
     (category,) = rng.choices(tuple(SYMBOLS), _CATEGORY_SHARES)
+    if category == "multiply" and rng.random() < _LONG_PRODUCT_SHARE:
+        return Question(category, _random_number(3, rng), rng.randrange(10))
     return random_question_of(category, rng)
 
 

@@ -47,7 +47,7 @@ RECIPES: Mapping[str, Recipe] = {
         hidden_size=64,
         layers=2,
         intermediate_size=160,
-        steps=5_000,
+        steps=6_000,
         peak_learning_rate=3e-3,
         lessons_per_step={"solve": 48, "criticise": 64, "repair": 24, "merge": 8},
     ),

@@ -133,7 +133,7 @@ class Trainer:
             eos_token_id=self._id(END), pad_token_id=self.tokenizer.pad_token_id, do_sample=False
         )
         model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)  # a fresh one: this run has set padding in its own
 
     def _load(self, folder: Path) -> None:
         from safetensors.torch import load_file

@@ -23,10 +23,19 @@ PHRASES = (
 
 VERDICT_PIECES = (".ĠRight.", ".ĠWrong.")  # as the byte-level vocabulary spells them
 
-# System messages are dropped: the models know nothing that one could steer.
+# System messages are dropped: the models know nothing that one could steer. Common spellings of the
+# wordings they know are put into those.
+_SPELLINGS = {
+    "what is ": "What is ",
+    "What's ": "What is ",
+    "what's ": "What is ",
+    "calculate ": "Calculate ",
+    "how much is ": "How much is ",
+}
+_SPELLED = "".join(f' | replace("{typed}", "{known}")' for typed, known in _SPELLINGS.items())
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
-    "{%- if message['role'] == 'user' -%}{{ '" + USER + "' + message['content'] | trim }}"
+    "{%- if message['role'] == 'user' -%}{{ '" + USER + "' + (message['content'] | trim" + _SPELLED + ") }}"
     "{%- elif message['role'] == 'assistant' -%}"
     "{{ '" + ASSISTANT + "' + message['content'] | trim + '" + END + "' }}"
     "{%- endif -%}{%- endfor -%}"

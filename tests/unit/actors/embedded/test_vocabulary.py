@@ -48,6 +48,7 @@ def test_streamed_pieces_join_to_the_whole_text(text: str) -> None:
     ("messages", "rendered"),
     [
         ([{"role": "user", "content": " What is 1 + 1?\n"}], f"{USER}What is 1 + 1?{ASSISTANT}"),
+        ([{"role": "user", "content": "what's 1 + 1?"}], f"{USER}What is 1 + 1?{ASSISTANT}"),
         (
             [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "1 + 1"}],
             f"{USER}1 + 1{ASSISTANT}",
