@@ -26,6 +26,10 @@ CPU an actor would otherwise leave no room for replicas beside the experts on a 
 TOKEN_FILE = "ray.token"
 INSTANCE_MARKER = "PARLEY_INSTANCE"
 
+_BALANCE = "leastconn\n    no option splice-request"
+"""Serve's default, and a second line for the same section of haproxy.cfg. With splice-request, which Serve
+always writes, HAProxy 2.8 does not tell the replica that a client left when the request's body had come in a
+packet of its own: the engine would work on for nobody."""
 RAYLET, SERVE, PYTHON, AUTH = "raylet", "serve", "python", "auth"
 
 
@@ -70,6 +74,11 @@ FLAGS: tuple[RayFlag, ...] = (
     RayFlag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", SERVE, "the same"),
     RayFlag("RAY_SERVE_HAPROXY_METRICS_PORT", SERVE, "9101 may be another runtime's"),
     RayFlag("RAY_SERVE_HAPROXY_STATS_PORT", SERVE, "8404 may be another runtime's"),
+    RayFlag(
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM",
+        SERVE,
+        "carries a line that Serve has no setting for: no splicing of request bodies (see _BALANCE)",
+    ),
     RayFlag("RAY_SERVE_HAPROXY_NBTHREAD", SERVE, "four threads on two cores only fight"),
     RayFlag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", SERVE, "8500 may be another runtime's"),
     RayFlag("RAY_SERVE_FALLBACK_PROXY_GRPC_PORT", SERVE, "9500 may be another runtime's"),
@@ -160,6 +169,7 @@ def ray_environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": _BALANCE,
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),

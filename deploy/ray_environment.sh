@@ -13,6 +13,8 @@ export RAY_num_workers_soft_limit=32
 export RAY_idle_worker_killing_time_threshold_ms=3600000
 export RAY_metrics_report_interval_ms=2000
 export RAY_SERVE_ENABLE_HA_PROXY=1
+export RAY_SERVE_HAPROXY_BALANCE_ALGORITHM='leastconn
+    no option splice-request'
 export RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=2
 export RAY_SERVE_LOG_TO_STDERR=0
 export RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD=0

@@ -23,7 +23,7 @@ from registries.loader import load_catalog
 ROOT = Path(__file__).resolve().parents[3]
 # They differ for two runtimes on one machine, or are set by whoever starts Ray there.
 PER_MACHINE = re.compile(
-    r"RAY_AUTH_TOKEN_PATH|RAY_SERVE_HAPROXY_|RAY_SERVE_FALLBACK_PROXY_|RAY_SERVE_HTTP_PROXY_"
+    r"RAY_AUTH_TOKEN_PATH|RAY_SERVE_HAPROXY_(?!BALANCE)|RAY_SERVE_FALLBACK_PROXY_|RAY_SERVE_HTTP_PROXY_"
 )
 
 
@@ -80,8 +80,8 @@ def test_what_is_mounted_is_what_the_commands_use(cluster: dict[str, Any]) -> No
 
 def test_every_node_has_our_flags_with_our_values() -> None:
     script = (ROOT / "deploy" / "ray_environment.sh").read_text()
-    lines = [shlex.split(line, comments=True) for line in script.splitlines()]
-    exported = dict(line[1].split("=", 1) for line in lines if line)
+    words = [word for word in shlex.split(script, comments=True) if word != "export"]
+    exported = dict(word.split("=", 1) for word in words)
     assert exported.pop("RAY_AUTH_TOKEN_PATH") == "${PARLEY_HOME:-$HOME/.parley}/ray.token"
     assert exported == cluster_flags()
 
