@@ -137,10 +137,12 @@ def runtime_parts(config: RuntimeConfig, catalog: Catalog) -> list[Part]:
 def local_models(config: RuntimeConfig, catalog: Catalog) -> list[ModelSpec]:
     """Models to load here: ``config.models``, else every enabled local entry.
 
+    The embedded models are left out when no tier has one: they would hold memory for nobody.
     Raises NotFound for an unknown key, ValidationError for one that is not local.
     """
     if not config.models:
-        return [model for model in catalog.list_models() if model.is_local]
+        embedded = any(catalog.get_model(key).is_embedded for key in catalog.tiers.values())
+        return [m for m in catalog.list_models() if m.is_local and (embedded or not m.is_embedded)]
     chosen = [catalog.get_model(key) for key in config.models]
     for model in chosen:
         if not model.is_local:

@@ -111,6 +111,11 @@ class ModelSpec(Frozen):
         """Whether the weights live in this cluster (a ModelReplica deployment)."""
         return self.engine in LOCAL_ENGINES or (self.engine == "scripted" and self.base_url is None)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is one of the small models that the package carries."""
+        return self.location.startswith("embedded:")
+
     def has(self, capability: Capability) -> bool:
         """Whether the entry declares this capability."""
         return capability in self.capabilities

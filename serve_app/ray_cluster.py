@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from actors.gpu import read_gpus
+from actors.readiness import cause_of
 from registries.contracts.errors import CapacityError
 from serve_app.recent import Recent
 from serve_app.replica_reports import ReplicaReports
@@ -79,7 +80,7 @@ def read_deployments() -> dict[str, Any]:
             "deployments": {
                 deployment: {
                     "status": str(facts.status.value),
-                    "message": facts.message,
+                    "message": cause_of(facts.message) if facts.message else "",
                     "replicas": {str(getattr(s, "value", s)): n for s, n in facts.replica_states.items()},
                 }
                 for deployment, facts in app.deployments.items()

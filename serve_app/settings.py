@@ -130,8 +130,6 @@ class Settings:
         values: dict[str, Any] = {"extra_models": (spec.model_dump(mode="json"),)}
         if self.default_provider == LOCAL:
             values["default_provider"] = spec.provider
-        if spec.is_local and not self.models:
-            values["models"] = (spec.key,)
         return values
 
 

@@ -17,6 +17,8 @@ from registries.specs import ModelSpec
 
 REPLICA_LOST = "replica_lost"
 """Context flag: a local replica died. Serve replaces it, so its breaker must not rest for a minute."""
+NOT_LOADED = "not_loaded"
+"""Context flag: the model could not be loaded. Serve has given up, so asking again is of no use."""
 LOADING = "loading"
 """Context flag of a CapacityError: the model's replicas are not up yet."""
 
@@ -48,7 +50,7 @@ def next_step(error: ParleyError) -> NextStep:
     A full queue, a refused key or a rate limit is not cured by asking the same provider again soon, so the
     chain goes on (a rate limit is waited for at the chain's end); a prompt too long here may fit the next.
     """
-    if isinstance(error, CapacityError):
+    if isinstance(error, CapacityError) or error.context.get(NOT_LOADED):
         return NextStep.NEXT
     if not isinstance(error, ProviderError) or error.fault is Fault.CONTENT_POLICY:
         return NextStep.RAISE

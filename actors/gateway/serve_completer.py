@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import serve
 
-from actors.gateway.faults import LOADING, REPLICA_LOST
+from actors.gateway.faults import LOADING, NOT_LOADED, REPLICA_LOST
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_readiness import ServeReadiness
 from actors.readiness import cause_of
@@ -110,7 +110,7 @@ class ServeCompleter:
                 Fault.REFUSED,
                 self._spec.provider,
                 self._spec.key,
-                context={REPLICA_LOST: True},
+                context={REPLICA_LOST: True, NOT_LOADED: True},
             )
         if app.state == "absent" and (why := await asyncio.to_thread(self._misplaced)):
             raise CapacityError(f"model {self._spec.key!r} cannot be loaded here: {why}", param="model_key")

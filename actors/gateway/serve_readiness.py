@@ -63,5 +63,7 @@ def _judge(overview: Any) -> AppState:
         return AppState("ready")
     status = str(getattr(overview.status, "value", overview.status))
     if status == "DEPLOY_FAILED":
-        return AppState("failed", overview.message)
+        # The application's own message only says that a deployment failed; the deployment's has the cause.
+        told = [d.message for d in overview.deployments.values() if d.message]
+        return AppState("failed", (told or [overview.message])[0])
     return AppState("loading", overview.message)

@@ -16,7 +16,7 @@ from serve_app.cli.prompt_input import question_from
 from serve_app.cli.show_result import TranscriptPrinter, show_run
 from serve_app.cli.transcript import Transcript, transcript_of
 
-DEMO_QUESTION = "What is 48 + 37?"
+DEMO_QUESTION = "What is 512 - 187?"
 DEMO_FLOW = "challenge"
 
 

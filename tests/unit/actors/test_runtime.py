@@ -16,12 +16,21 @@ def config(*extra: dict[str, object], models: tuple[str, ...] = ()) -> RuntimeCo
     return RuntimeConfig(home="/nowhere", extra_models=extra, models=models)
 
 
+def loaded(settings: RuntimeConfig) -> set[str]:
+    return {model.key for model in local_models(settings, load_catalog(settings))}
+
+
 def test_every_enabled_local_entry_is_loaded_unless_some_are_named() -> None:
-    everything = config(scripted_model("own", []))
-    catalog = load_catalog(everything)
-    assert {m.key for m in local_models(everything, catalog)} == {"nano-m", "nano-s", "own"}
-    named = config(scripted_model("own", []), models=("own",))
-    assert [m.key for m in local_models(named, load_catalog(named))] == ["own"]
+    assert loaded(config()) == {"nano-m", "nano-s"}
+    assert loaded(config(scripted_model("own", []), models=("own",))) == {"own"}
+
+
+def test_embedded_models_that_no_tier_uses_are_not_loaded() -> None:
+    own = config(scripted_model("own", []))
+    assert loaded(own) == {"own"}
+    assert loaded(config(REMOTE)) == set()
+    mixed = own.model_copy(update={"tiers": {"light": "nano-s", "balanced": "own", "strong": "own"}})
+    assert loaded(mixed) == {"nano-m", "nano-s", "own"}
 
 
 def test_names_that_cannot_be_loaded_are_refused() -> None:

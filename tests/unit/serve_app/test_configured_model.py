@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.gateway.selection import Selector
+from actors.runtime import local_models
 from registries.contracts.errors import ValidationError
 from registries.contracts.generation import GenerationRequest
 from registries.loader import load_catalog
@@ -95,10 +96,12 @@ def test_any_name_of_an_endpoints_model_becomes_a_valid_key(name: str) -> None:
 
 def test_an_own_model_is_the_only_one_that_is_loaded_and_names_the_provider() -> None:
     config = load_settings({"PARLEY_MODEL": "Qwen/Qwen3-0.6B"}, None).runtime_config()
-    assert config.models == ("Qwen/Qwen3-0.6B",) and config.default_provider == "local"
+    assert config.default_provider == "local"
+    assert [model.key for model in local_models(config, load_catalog(config))] == ["Qwen/Qwen3-0.6B"]
     url = {"PARLEY_MODEL": "m", "PARLEY_MODEL_URL": "http://127.0.0.1:8000/v1/"}
     config = load_settings(url, None).runtime_config()
-    assert config.models == () and config.default_provider == "openai_compatible"
+    assert config.default_provider == "openai_compatible"
+    assert local_models(config, load_catalog(config)) == []
     assert config.extra_models[0]["base_url"] == "http://127.0.0.1:8000/v1"
 
 

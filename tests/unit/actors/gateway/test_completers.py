@@ -12,7 +12,7 @@ import ray.exceptions
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 
 from actors.gateway.engine_completer import EngineCompleter
-from actors.gateway.faults import LOADING, REPLICA_LOST, outcome_kind
+from actors.gateway.faults import LOADING, REPLICA_LOST, NextStep, next_step, outcome_kind
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_completer import ServeCompleter
 from actors.gateway.serve_readiness import ServeReadiness
@@ -72,10 +72,12 @@ class PlayedHandle:
 
 
 def app(status: str, **replicas: int) -> Any:
-    deployment = SimpleNamespace(replica_states=replicas)
+    failed = status == "DEPLOY_FAILED"
+    cause = "  File x.py\nregistries.contracts.errors.ValidationError: why"
+    deployment = SimpleNamespace(replica_states=replicas, message=cause if failed else "")
     return SimpleNamespace(
         status=status,
-        message="  File x.py\nregistries.contracts.errors.ValidationError: why",
+        message="Failed to update the deployments ['ModelReplica']." if failed else "",
         deployments={"ModelReplica": deployment},
     )
 
@@ -104,6 +106,7 @@ async def test_a_model_that_failed_to_load_says_why_without_its_trace() -> None:
     with pytest.raises(ProviderError, match=r"'m' failed to load: why$") as caught:
         await completer(PlayedHandle(), {"app": app("DEPLOY_FAILED")}).complete(CALL)
     assert caught.value.fault is Fault.REFUSED
+    assert next_step(caught.value) is NextStep.NEXT, "asking again would not load it"
 
 
 async def test_a_model_that_no_node_can_hold_is_not_waited_for() -> None:
