@@ -30,7 +30,7 @@ def first_run(place: Place) -> str:
 
 
 def test_make_run_shows_a_deliberation_and_where_to_go_next(place: Place, first_run: str) -> None:
-    assert f"challenge: {QUESTION}" in first_run
+    assert "challenge: What is 512 - 187?" in first_run
     for words in ("creator", "challenger", "answer ", "time ", "tokens ", "cost ", "improvement", "saved in"):
         assert words in first_run
     assert f"http://127.0.0.1:{place.port}/docs" in first_run

@@ -189,7 +189,7 @@ def test_the_demo_shows_where_to_go_next(started: Shell, fake: FakeRuntime) -> N
     fake.events("POST /api/orchestrate", *run_events())
     result = started("run", "--demo")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("challenge: What is 48 + 37?")
+    assert result.stdout.startswith("challenge: What is 512 - 187?")
     assert f"curl -s http://127.0.0.1:{fake.port}/api/orchestrate" in result.stdout
     assert f"$(cat {started.home.admin_key_file})" in result.stdout
     assert started.home.saved_key() not in result.output  # type: ignore[operator]
