@@ -37,7 +37,7 @@ def configure_logging(config: RuntimeConfig, component: str) -> Path:
     # line: a third of the ingress's CPU, for a second copy of the file.
     if isinstance(sys.stderr, io.TextIOBase):
         targets.append(logging.StreamHandler(sys.stderr))
-    formatter = _formatter(Redactor.of(config), component, config.instance)
+    formatter = _formatter(Redactor.of(config), component, config.instance, config.app_env)
     for target in targets:
         target.setFormatter(formatter)
     level = getattr(logging, config.log_level.upper(), logging.INFO)
@@ -83,10 +83,11 @@ class _OncePerRecord(structlog.stdlib.ProcessorFormatter):
         return line
 
 
-def _formatter(redactor: Redactor, component: str, instance: str) -> logging.Formatter:
+def _formatter(redactor: Redactor, component: str, instance: str, app_env: str) -> logging.Formatter:
     def stamp(_: Any, __: str, event: Event) -> Event:
         event.setdefault("component", component)
         event.setdefault("instance", instance)
+        event.setdefault("app_env", app_env)
         return event
 
     def drop_foreign(_: Any, __: str, event: Event) -> Event:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field, computed_field, field_validator, model_validator
 
-from registries.contracts.frozen import Frozen
+from registries.contracts.frozen import Frozen, refuse_boolean
 
 MAX_TOKENS_CEILING = 131_072
 MAX_PROMPT_CHARS = 2_000_000
@@ -51,6 +51,8 @@ class Constraints(Frozen):
     latency_budget: float | None = Field(default=None, gt=0)
     cost_budget: float | None = Field(default=None, ge=0)
 
+    _numbers = field_validator("vram", "latency_budget", "cost_budget", mode="before")(refuse_boolean)
+
 
 class GenerationRequest(Frozen):
     """One model call, as any flow or client makes it.
@@ -78,6 +80,10 @@ class GenerationRequest(Frozen):
     metadata: dict[str, str] = Field(default_factory=dict)
     request_id: str = ""
     deadline_s: float | None = Field(default=None, gt=0)
+
+    _numbers = field_validator(
+        "max_tokens", "temperature", "top_p", "top_k", "seed", "deadline_s", mode="before"
+    )(refuse_boolean)
 
     @model_validator(mode="after")
     def _asks_something(self) -> GenerationRequest:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from registries.contracts.frozen import Frozen
+from registries.contracts.frozen import Frozen, refuse_boolean
 from registries.contracts.generation import MAX_PROMPT_CHARS, MAX_TOKENS_CEILING, Attempt, BreakerFact, Usage
 
 RunStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -46,6 +46,10 @@ class RunRequest(Frozen):
     target: str | None = None
     """The known right answer, where the caller has one: a checker then measures the improvement."""
     on_disconnect: Literal["continue", "cancel"] = "continue"
+
+    _numbers = field_validator("max_tokens", "seed", "deadline_s", "budget_usd", mode="before")(
+        refuse_boolean
+    )
 
     @model_validator(mode="after")
     def _asks_something(self) -> RunRequest:

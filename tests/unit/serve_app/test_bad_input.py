@@ -51,6 +51,9 @@ async def test_bodies_that_are_no_request(door: FrontDoor, content: bytes, told:
         ({"prompt": "hi", "max_tokens": -5}, "max_tokens", "-5 is not allowed"),
         ({"prompt": "hi", "max_tokens": 10**12}, "max_tokens", "131072"),
         ({"prompt": "hi", "max_tokens": "many"}, "max_tokens", "'many'"),
+        ({"prompt": "hi", "max_tokens": True}, "max_tokens", "True is not allowed: a number is needed"),
+        ({"prompt": "hi", "max_tokens": 3.5}, "max_tokens", "3.5 is not allowed"),
+        ({"prompt": "hi", "temperature": False}, "temperature", "False is not allowed: a number is needed"),
         ({"prompt": 7}, "prompt", "7 is not allowed"),
         ({"prompt": "hi", "temperature": 9}, "temperature", "less than or equal to 2"),
         ({"promt": "hi"}, "promt", "Did you mean 'prompt'?"),
@@ -167,3 +170,18 @@ async def test_no_bytes_ever_make_an_internal_error(content: bytes) -> None:
             answer: httpx.Response = await door.client.post(path, content=content)
             assert answer.status_code in (200, 400, 404)
             assert answer.status_code == 200 or answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "seed", "deadline_s", "budget_usd"])
+async def test_a_boolean_is_no_number_of_a_run(door: FrontDoor, field: str) -> None:
+    body = {"prompt": "hi", "flow_type": "linear", field: True}
+    status, error = await refused(door, "/api/orchestrate", json=body)
+    assert (status, error["param"]) == (400, field)
+    assert "not true or false" in error["message"]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "temperature", "top_p", "top_k", "seed", "deadline_s"])
+async def test_a_boolean_is_no_number_of_a_model_call(door: FrontDoor, field: str) -> None:
+    status, error = await refused(door, json={"prompt": "hi", field: True})
+    assert (status, error["param"]) == (400, field)
+    assert "not true or false" in error["message"]

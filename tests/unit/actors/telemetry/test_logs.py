@@ -40,6 +40,7 @@ def test_structlog_and_standard_loggers_write_the_same_json(tmp_path: Path) -> N
         assert line["request_id"] == "req-1" and line["run_id"] == "run-1"
         assert line["component"] == "test" and line["instance"] == "i" and line["timestamp"] and line["level"]
     assert "run_id" not in fourth
+    assert fourth["app_env"] == "dev"
 
 
 def test_exceptions_are_one_line_without_secrets(tmp_path: Path) -> None:
