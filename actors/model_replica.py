@@ -37,7 +37,7 @@ class ModelReplica:
     """
 
     async def __init__(self, spec: ModelSpec, config: RuntimeConfig) -> None:  # type: ignore[misc]
-        open_telemetry(config, "model_replica")
+        self._metrics = open_telemetry(config, "model_replica").metrics
         self.spec = spec
         self.config = config
         self._streams = 0
@@ -96,6 +96,7 @@ class ModelReplica:
         if not self._gpus.devices or self.spec.min_vram_gb <= 0:
             return replica_metrics(stats, 0, 0)
         self._gpus = read_gpus()
+        self._metrics.record_vram(self._gpus.devices)
         fits = vram_slots(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self._gpus)
         return replica_metrics(stats, fits, _free_gpus_elsewhere(self.spec.scaling.num_gpus))
 

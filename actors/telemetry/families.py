@@ -67,6 +67,7 @@ FAMILIES: dict[str, Family] = {
         Family("rejected_total", "counter", "Requests turned away", ("reason",)),
         Family("checkpoint_write_seconds", "histogram", "Commits to the store", ("operation",)),
         Family("expert_restarts_total", "counter", "Experts run again because their worker died"),
+        Family("vram_gb", "gauge", "GPU memory in GB, used or free", ("gpu", "state"), merge="max"),
         Family("metrics_scrape_failed", "gauge", "1 for a node that could not be read now", ("node",)),
     )
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+from actors.gpu import GpuMemory
 from actors.telemetry.sinks import MetricSink
 from registries.contracts.generation import Attempt, Usage
 from registries.contracts.runs import NodeResult, RunResult
@@ -65,6 +67,12 @@ class Metrics:
     def record_queue_depth(self, depth: int) -> None:
         """Runs that this process holds."""
         self._sink.record("queue_depth", depth, {"component": self._component})
+
+    def record_vram(self, devices: Iterable[GpuMemory]) -> None:
+        """What NVML just said of this machine's GPUs."""
+        for device in devices:
+            for state, size_gb in (("used", device.used_gb), ("free", device.free_gb)):
+                self._sink.record("vram_gb", size_gb, {"gpu": str(device.index), "state": state})
 
     def record_commit(self, operation: str, seconds: float) -> None:
         """A commit to the store took this long."""

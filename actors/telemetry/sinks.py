@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from actors.telemetry.families import FAMILIES, Family
+from actors.telemetry.gauge_keeper import GaugeKeeper
 
 
 class MetricSink(Protocol):
@@ -30,10 +31,12 @@ class RaySink:
     """ray.util.metrics: this node's agent adds up the processes and exports the names with ``ray_`` in front.
 
     Only inside a Ray process. Metrics are made at their first use: an unused family costs nothing.
+    Gauges are repeated, because the agent drops those that it has not heard of for two report intervals.
     """
 
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {}
+        self._gauges = GaugeKeeper()
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Hand the value to the worker's metric buffer."""
@@ -46,7 +49,7 @@ class RaySink:
             if value > 0:
                 metric.inc(value, tags)
         elif family.kind == "gauge":
-            metric.set(value, tags)
+            self._gauges.set(name, metric, value, tags)
         else:
             metric.observe(value, tags)
 

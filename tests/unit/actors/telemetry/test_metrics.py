@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.gpu import GpuMemory
 from actors.telemetry.exposition import NODE_LABEL
 from actors.telemetry.families import FAMILIES
 from actors.telemetry.gateway_telemetry import GatewayTelemetry
@@ -94,6 +95,16 @@ def test_nodes_commits_and_queues() -> None:
     assert value(page, "queue_depth", component="flow_runner") == 7
     assert value(page, "rejected_total", reason="runner_full") == 1
     assert value(page, "expert_restarts_total") == 1
+
+
+def test_gpu_memory_is_shown_only_where_there_is_a_gpu() -> None:
+    sink = PrometheusSink()
+    metrics = Metrics(sink, "model_replica")
+    metrics.record_vram(())
+    assert "vram_gb" not in sink.page()
+    metrics.record_vram([GpuMemory(1, "card", total_gb=24.0, used_gb=6.0, free_gb=18.0)])
+    assert value(sink.page(), "vram_gb", gpu="1", state="used") == 6
+    assert value(sink.page(), "vram_gb", gpu="1", state="free") == 18
 
 
 def test_an_unknown_family_is_a_mistake_everywhere() -> None:
