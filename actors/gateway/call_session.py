@@ -294,5 +294,7 @@ def _fault_of(error: ParleyError) -> Fault | None:
 
 
 def _says_more(kept: ParleyError | None, new: ParleyError) -> bool:
-    """A provider's failure explains more than a full queue met later in the chain."""
+    """A failure explains more than a full queue, or a model that can never be loaded, later in the chain."""
+    if isinstance(new, CapacityError) and not new.retryable:
+        return kept is not None
     return isinstance(kept, ProviderError) and isinstance(new, CapacityError)

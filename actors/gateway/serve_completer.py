@@ -25,7 +25,8 @@ class ServeCompleter:
     """Calls ``complete`` and ``stream`` of one deployment; ``stream`` there yields lists of items.
 
     Raises CapacityError with context ``loading`` while no replica runs, ProviderError(refused) when the
-    application failed to start. Cancelling a call, or closing the stream, cancels the request at its replica.
+    application failed to start, CapacityError that is not retryable when the cluster can never hold it.
+    Cancelling a call, or closing the stream, cancels the request at its replica.
     ``misplaced`` says why the cluster can never hold the model (None: it can); it runs in a thread.
     """
 
@@ -113,7 +114,11 @@ class ServeCompleter:
                 context={REPLICA_LOST: True, NOT_LOADED: True},
             )
         if app.state == "absent" and (why := await asyncio.to_thread(self._misplaced)):
-            raise CapacityError(f"model {self._spec.key!r} cannot be loaded here: {why}", param="model_key")
+            misfit = CapacityError(
+                f"model {self._spec.key!r} cannot be loaded here: {why}", param="model_key"
+            )
+            misfit.retryable = False  # the cluster would have to change first
+            raise misfit
         if app.state != "ready":
             raise CapacityError(
                 f"model {self._spec.key!r} is still loading; /api/ready shows its progress",

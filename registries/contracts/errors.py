@@ -42,7 +42,7 @@ class ParleyError(Exception):
     """Root of the tree.
 
     ``param`` names the field or file at fault, ``retry_after_s`` is in seconds, ``context`` holds JSON
-    values for logs and must never hold secrets.
+    values for logs and must never hold secrets. ``retryable`` may be set on one error; pickling keeps it.
     """
 
     code: ClassVar[str] = "internal"

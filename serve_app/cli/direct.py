@@ -66,6 +66,8 @@ def direct(
                 result = asyncio.run(_without_runtime(cmd, request, streams))
         else:
             result = _with_runtime(cmd, request, streams)
+        if told := replacement_note(request, result):
+            cmd.output.note(told)
         _show(cmd, result, streams)
 
 
@@ -77,6 +79,15 @@ def attachment_from(text: str) -> Attachment:
         return Attachment(type="image", data=base64.b64encode(Path(text).read_bytes()).decode())
     except OSError as error:
         raise ValidationError(f"--image {text!r}: {error.strerror}", param="attachments") from None
+
+
+def replacement_note(request: GenerationRequest, result: GenerationResult) -> str | None:
+    """What to say when another model than the named one answered; a tier names no model."""
+    asked = request.model_key
+    if asked is None or asked.startswith("tier:") or asked == result.model_resolved:
+        return None
+    why = next((a.message for a in result.attempts if a.model == asked and a.message), None)
+    return f"{result.model_resolved} answered in the place of {asked}" + (f": {why}" if why else "")
 
 
 def _with_runtime(cmd: Command, request: GenerationRequest, streams: bool) -> GenerationResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,7 @@ async def test_a_model_that_no_node_can_hold_is_not_waited_for() -> None:
     with pytest.raises(CapacityError, match=r"'m' cannot be loaded here: it asks for 1 GPU") as caught:
         await model.complete(CALL)
     assert LOADING not in caught.value.context
+    assert not caught.value.retryable and not pickle.loads(pickle.dumps(caught.value)).retryable
 
 
 async def test_serve_that_cannot_be_asked_is_a_model_that_loads() -> None:

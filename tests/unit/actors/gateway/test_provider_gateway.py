@@ -388,3 +388,20 @@ async def test_a_silent_stream_ends_at_the_real_deadline() -> None:
         await collect(played, ask(deadline_s=0.06))
     assert caught.value.fault is Fault.TIMEOUT
     assert played.players["a"].cancelled == 1
+
+
+def misfit(key: str) -> CapacityError:
+    error = CapacityError(f"model {key!r} cannot be loaded here: it asks for 1 GPU(s), the cluster has 0")
+    error.retryable = False
+    return error
+
+
+async def test_a_model_that_never_fits_is_replaced_or_else_named() -> None:
+    played = stage({"a": PlayedCompleter(misfit("a")), "b": PlayedCompleter("4")})
+    answer = await played.gateway.generate(ask())
+    assert answer.model_resolved == "b" and answer.attempts[0].message == misfit("a").message
+    alone = stage({"a": PlayedCompleter(misfit("a")), "b": PlayedCompleter(misfit("b"))})
+    with pytest.raises(CapacityError, match="'a' cannot be loaded here: it asks for 1 GPU") as caught:
+        await alone.gateway.generate(ask())
+    assert not caught.value.retryable and caught.value.code == "capacity"
+    assert len(caught.value.context["attempts"]) == 2

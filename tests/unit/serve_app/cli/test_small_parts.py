@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 
 from registries.contracts import errors
 from registries.contracts.errors import ALL_ERRORS, Conflict, NotFound, Unauthorized, ValidationError
-from registries.contracts.generation import MAX_PROMPT_CHARS, GenerationResult, Usage
+from registries.contracts.generation import (
+    MAX_PROMPT_CHARS,
+    Attempt,
+    GenerationRequest,
+    GenerationResult,
+    Usage,
+)
 from registries.contracts.runs import Improvement, RunRequest
 from serve_app.cli.demo import curl_for, key_expression, models_in_use
-from serve_app.cli.direct import attachment_from
+from serve_app.cli.direct import attachment_from, replacement_note
 from serve_app.cli.exit_codes import ExitCode, exit_code_of
 from serve_app.cli.main import app
 from serve_app.cli.prompt_input import question_from
@@ -156,3 +162,14 @@ def test_the_models_in_use_are_those_of_the_flows_nodes() -> None:
     assert [m.key for m in models_in_use(listed, flow, {})] == ["a", "b"]
     assert [m.key for m in models_in_use(listed, flow, {"critic": "c", "three": "b"})] == ["a", "c", "b"]
     assert models_in_use({}, {}, {}) == []
+
+
+def test_another_model_than_the_named_one_is_told() -> None:
+    tried = Attempt(model="big", provider="local", outcome="error", message="it asks for 1 GPU(s)")
+    answer = GenerationResult.model_validate(GENERATION).model_copy(
+        update={"model_resolved": "nano-m", "attempts": (tried,)}
+    )
+    told = replacement_note(GenerationRequest(prompt="x", model_key="big"), answer)
+    assert told == "nano-m answered in the place of big: it asks for 1 GPU(s)"
+    for key in (None, "nano-m", "tier:light"):
+        assert replacement_note(GenerationRequest(prompt="x", model_key=key), answer) is None
