@@ -53,6 +53,12 @@ class Selector:
         Raises NotFound (unknown names), ValidationError (the named model cannot serve this request) and
         CapacityError (no model fits the constraints).
         """
+        if request.context.tools:
+            # An answer has no place for calls of tools: they would be lost without a word.
+            raise ValidationError(
+                "context.tools is not taken yet: an answer cannot carry tool calls; leave it out",
+                param="context.tools",
+            )
         strategy = self.strategy(request)
         if request.model_key is not None:
             first = self._catalog.model_for(request.model_key)
@@ -138,8 +144,6 @@ class Selector:
                 "has no vision capability, so it takes no attachments; name one that has it, or send text",
                 param="attachments",
             )
-        if request.context.tools and not model.has("tools"):
-            return ValidationError("has no tools capability, so it takes no tools", param="context.tools")
         return self._too_long(model, request) or self._over(model, request, strategy)
 
     def _too_long(self, model: ModelSpec, request: GenerationRequest) -> ValidationError | None:

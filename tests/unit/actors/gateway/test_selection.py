@@ -146,12 +146,13 @@ def test_a_prompt_longer_than_the_window_is_refused_with_numbers() -> None:
     assert keys(selector([*models, roomy]), prompt="x" * 1000) == ["roomy"]
 
 
-def test_tools_need_a_model_that_takes_them() -> None:
+def test_tools_are_refused_because_an_answer_cannot_carry_their_calls() -> None:
     tools = {"tools": ({"type": "function"},)}
-    with pytest.raises(ValidationError, match="has no tools capability"):
-        selector([model("m")]).choose(ask(model_key="m", context=tools))
     able = model("able", capabilities=("chat", "tools"))
-    assert keys(selector([model("m"), able]), context=tools) == ["able"]
+    for named in ({}, {"model_key": "able"}):
+        with pytest.raises(ValidationError, match=r"context\.tools is not taken yet") as caught:
+            selector([able]).choose(ask(context=tools, **named))
+        assert caught.value.param == "context.tools"
 
 
 def test_fallbacks_that_cannot_serve_the_request_are_left_out() -> None:
