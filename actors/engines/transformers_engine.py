@@ -14,6 +14,7 @@ from actors.engines.batch_row import BatchRow, Piece
 from actors.engines.chat_prompt import encode_chat, refuse_attachments, room_for_answer
 from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight
+from actors.engines.missing_extra import missing_extra
 from actors.engines.start_turn import start_turn
 from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
 from actors.gpu import ensure_fits, read_gpus
@@ -60,7 +61,8 @@ class TransformersEngine:
                 await asyncio.to_thread(self._load, folder, self.spec.scaling.num_gpus > 0)
             except Exception as error:
                 raise ProviderError(
-                    f"Transformers could not load {self.spec.key} from {self.spec.location}: {error}",
+                    f"Transformers could not load {self.spec.key} from {self.spec.location}: "
+                    f"{missing_extra(error) or error}",
                     Fault.REFUSED,
                     self.spec.provider,
                     self.spec.key,

@@ -18,6 +18,7 @@ from actors.engines.chat_prompt import encode_chat, refuse_attachments, room_for
 from actors.engines.coalescing import StreamPace
 from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight, Ticket
+from actors.engines.missing_extra import missing_extra
 from actors.engines.process_tree import children_of, end_processes
 from actors.engines.start_turn import start_turn
 from actors.engines.vllm_arguments import check_options, vllm_arguments, vllm_environment
@@ -73,7 +74,10 @@ class VllmEngine:
         folder = resolve_weights(self.spec, self.config)
         report = await asyncio.to_thread(read_gpus)
         self._check_device(report)
-        await asyncio.to_thread(_import_vllm, threads_for(self.spec, folder), folder)
+        try:
+            await asyncio.to_thread(_import_vllm, threads_for(self.spec, folder), folder)
+        except ModuleNotFoundError as error:
+            raise self._failed(missing_extra(error) or str(error), Fault.REFUSED) from error
         async with start_turn(self.config.home):
             started = time.monotonic()
             before = children_of(os.getpid())
