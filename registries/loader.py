@@ -63,6 +63,7 @@ def load_catalog(config: RuntimeConfig | None = None) -> Catalog:
         prompts=prompts.names(),
     )
     problems.extend(_dangling(models, strategies, known))
+    problems.extend(_dangling_in_broken(entries, models, known))
     problems.extend(_dangling_in_flows(flows, known))
     problems.extend(_setting_problems(config, tiers, known))
     if problems:
@@ -182,6 +183,18 @@ def _dangling(models: _Shelf, strategies: _Shelf, known: KnownNames) -> Iterable
                 place = strategies.origin[name][0]
                 allowed = _list(known.models)
                 yield f"{place} ({name}): fallbacks[{at}]: unknown model {key!r}. Known: {allowed}"
+
+
+def _dangling_in_broken(entries: Iterable[RawEntry], models: _Shelf, known: KnownNames) -> Iterable[str]:
+    """Unknown strategies of entries that have other faults too, so that one reading tells all."""
+    for entry in entries:
+        name = _claimed_name(entry.value)
+        if entry.section != "models" or name not in models.broken or not isinstance(entry.value, dict):
+            continue
+        asked = entry.value.get("default_strategy")
+        if isinstance(asked, str) and asked not in known.strategies and name not in models.items:
+            allowed = _list(known.strategies)
+            yield f"{_place(entry)} ({name}): default_strategy: unknown strategy {asked!r}. Known: {allowed}"
 
 
 def _dangling_in_flows(flows: _Shelf, known: KnownNames) -> Iterable[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic
 
+from flows.validation import check_flows
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
@@ -27,11 +28,14 @@ _ALWAYS_PASSED = frozenset(
 
 
 def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> RuntimeConfig:
-    """The whole configuration; raises ValidationError naming every setting that the registries contradict."""
+    """The whole configuration; raises ValidationError naming every setting that the registries contradict,
+    or every problem of the flows.
+    """
     config = settings.runtime_config(instance=instance, api_key=settings.api_key or home.admin_key())
     catalog = load_catalog(config)
     config = with_default_provider(config, catalog)
     check_names(config, catalog)
+    check_flows(catalog)
     wanted = _ALWAYS_PASSED | {model.api_key_env for model in catalog.models if model.api_key_env}
     keys = {name: key for name, key in config.provider_keys.items() if name in wanted}
     return config.model_copy(update={"provider_keys": keys})

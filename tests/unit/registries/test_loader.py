@@ -225,3 +225,10 @@ def test_a_placeholder_that_no_input_declares_is_refused(tmp_path: Path) -> None
 def test_an_unknown_field_names_the_allowed_ones() -> None:
     (problem,) = problems_of(config(extra_models=({**EXTRA, "vram": 3},)))
     assert problem.startswith("settings: extra_models[0] (mine): vram: unknown field; allowed: key, family")
+
+
+def test_an_entry_with_two_faults_tells_both() -> None:
+    bad = {**EXTRA, "context_window": -1, "default_strategy": "nostrategy"}
+    problems = problems_of(config(extra_models=(bad,)))
+    assert len(problems) == 2
+    assert "context_window" in problems[0] and "unknown strategy 'nostrategy'" in problems[1]

@@ -90,3 +90,12 @@ def test_a_damaged_configuration_is_none(home: RuntimeHome) -> None:
     assert read_config(home) is None
     home.config_file.write_text("{")
     assert read_config(home) is None
+
+
+def test_flows_that_cannot_run_are_refused_before_ray_starts(home: RuntimeHome, tmp_path: Path) -> None:
+    flows = tmp_path / "own" / "flows"
+    flows.mkdir(parents=True)
+    text = "name: odd\nnodes:\n  - {id: a, kind: dance, role: r}\noutput: {answer: [a]}\n"
+    (flows / "odd.yaml").write_text(text)
+    with pytest.raises(ValidationError, match="unknown node kind 'dance'"):
+        composed(home, PARLEY_CATALOG_DIRS=str(tmp_path / "own"))
