@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.place import Place, all_listeners, sse
@@ -136,6 +137,41 @@ def test_the_commands_agree_with_the_api(place: Place, first_run: str) -> None:
     assert json.loads(lines[-1])["type"] == "run.completed"
     assert place.good(f"parley direct --model nano-s '{QUESTION}'").strip()
     assert place.type("parley run --flow nope x").returncode == 2
+
+
+def test_a_killed_vllm_replica_comes_back_by_itself(place: Place, first_run: str) -> None:
+    """Meanwhile every answer is right or an error of ours, and no engine is left behind."""
+    (victim,) = titled(place, "ray::ServeReplica:model-nano-s:")
+    engines = len(titled(place, "EngineCore"))
+    victim.kill()
+    killed_at = time.monotonic()
+    body = {"prompt": QUESTION, "model_key": "nano-s", "temperature": 0}
+    while time.monotonic() - killed_at < 150:
+        status, text = place.curl("/api/inference", body)
+        answer = json.loads(text)
+        assert status == 200 or answer["error"]["code"] in ("capacity", "provider_error"), text
+        if status == 200 and answer["model_resolved"] == "nano-s":
+            break
+        assert status != 200 or "85" in answer["text"]
+        time.sleep(1)
+    assert status == 200 and answer["model_resolved"] == "nano-s", text
+    assert "parts" in json.loads(place.curl("/api/ready")[1])
+    assert len(titled(place, "EngineCore")) == engines
+    print(f"nano-s answered again {time.monotonic() - killed_at:.0f} s after its replica was killed")
+
+
+def titled(place: Place, title: str) -> list[psutil.Process]:
+    """This runtime's processes with these words in their command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if title in " ".join(process.cmdline()) and process.environ().get("PARLEY_HOME") == str(
+                place.home
+            ):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def test_make_stop_leaves_no_process_and_no_port(place: Place, first_run: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -14,6 +15,8 @@ from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+STALE_AFTER_S = 6.0
+"""Beyond the four seconds (two report intervals) for which Ray's agent keeps a gauge that nobody repeats."""
 
 
 def samples_of(cluster: RunningCluster) -> Samples:
@@ -30,6 +33,11 @@ def samples_of(cluster: RunningCluster) -> Samples:
 def total(samples: Samples, name: str, **labels: str) -> float:
     wanted = set(labels.items())
     return sum(value for (found, have), value in samples.items() if found == name and wanted <= have)
+
+
+def has(samples: Samples, name: str, **labels: str) -> bool:
+    wanted = set(labels.items())
+    return any(found == name and wanted <= have for found, have in samples)
 
 
 async def test_runs_models_and_tokens_are_counted_once(cluster: RunningCluster, runner: Any) -> None:
@@ -59,9 +67,26 @@ async def test_runs_models_and_tokens_are_counted_once(cluster: RunningCluster, 
     assert gained("provider_attempts_total", outcome="ok") >= 3
     assert gained("deliberation_rounds_count", workflow_type="challenge") == 2
     assert gained("cost_usd_total", model="fast") > 0
+    assert has(now, "active_workflows", workflow_type="challenge")
     assert total(now, "active_workflows", workflow_type="challenge") == 0
     assert total(now, "metrics_scrape_failed") == 0
     assert any(name.startswith("ray_serve_") for name, _ in now)
+
+
+async def test_an_unchanged_gauge_stays_on_the_page(cluster: RunningCluster, runner: Any) -> None:
+    await collect(runner, order("challenge", target="85"))
+
+    def shown() -> bool:
+        return has(samples_of(cluster), "active_workflows", workflow_type="challenge")
+
+    await until(shown, 30, every_s=0.5)
+    seen_at = time.monotonic()
+
+    def held() -> bool:
+        assert shown(), f"gone after {time.monotonic() - seen_at:.1f} s without a change"
+        return time.monotonic() - seen_at > STALE_AFTER_S
+
+    await until(held, 30, every_s=0.5)
 
 
 def test_the_page_needs_the_key(cluster: RunningCluster) -> None:
