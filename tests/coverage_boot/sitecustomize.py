@@ -23,12 +23,15 @@ if os.environ.get("PARLEY_COVERAGE_RC"):
         while not _stop.wait(1.0):
             _measured.save()
 
-    threading.Thread(target=_save_for_ever, name="coverage-saver", daemon=True).start()
+    _saver = threading.Thread(target=_save_for_ever, name="coverage-saver", daemon=True)
+    _saver.start()
 
     import atexit
 
     def _finish() -> None:
         _stop.set()
+        # A daemon thread in the middle of a save while the interpreter ends is a fatal error of Python's.
+        _saver.join(10)
         _measured.stop()
         _measured.save()
 
