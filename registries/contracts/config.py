@@ -14,6 +14,34 @@ class BreakerConfig(Frozen):
     timeout_s: float = Field(default=60.0, gt=0)
 
 
+class LeaseConfig(Frozen):
+    """A run belongs to its runner while the lease is renewed.
+
+    ``ttl_s`` without a renewal and another runner takes the run over; it is renewed every third of that.
+    ``max_deaths``: a run that has ended so many of its runners is parked as failed.
+    """
+
+    ttl_s: float = Field(default=10.0, gt=0.2)
+    scan_s: float = Field(default=1.0, gt=0)
+    max_deaths: int = Field(default=3, ge=1)
+
+
+class RetentionConfig(Frozen):
+    """How long what ended is kept, in days; 0 keeps it for ever."""
+
+    runs_days: float = Field(default=90.0, ge=0)
+    checkpoints_days: float = Field(default=7.0, ge=0)
+    every_s: float = Field(default=600.0, gt=0)
+
+
+class BackupConfig(Frozen):
+    """Backups on a schedule: every so many hours (0: none), the newest ``keep`` stay."""
+
+    every_h: float = Field(default=0.0, ge=0)
+    keep: int = Field(default=7, ge=1)
+    folder: str = "backups"
+
+
 class RuntimeConfig(Frozen):
     """Everything that processes of one runtime agree on; travels as JSON to every actor.
 
@@ -41,7 +69,16 @@ class RuntimeConfig(Frozen):
     tiers: dict[str, str] = Field(default_factory=dict)
     catalog_dirs: tuple[str, ...] = ()
     outputs_dir: str = "outputs"
-    store_url: str = ""
+    store_url: str = Field(default="", repr=False)
+    redis_url: str = Field(default="", repr=False)
+    pool_min: int = Field(default=10, ge=1)
+    pool_max: int = Field(default=20, ge=2)
+    """Connections to PostgreSQL that the processes of one node share."""
+    lease: LeaseConfig = LeaseConfig()
+    retention: RetentionConfig = RetentionConfig()
+    backup: BackupConfig = BackupConfig()
+    max_queued_runs: int = Field(default=20_000, ge=0)
+    """Accepted runs that may wait in the database before more are refused with 429."""
     max_body_bytes: int = Field(default=8_000_000, ge=1024)
     max_ongoing_requests: int = Field(default=256, ge=1)
     max_queued_requests: int = Field(default=256, ge=0)

@@ -6,14 +6,17 @@ processes (ray#52660).
 
     ParleyError
     ├── ValidationError    the caller's input is wrong; the same call fails again
+    │   └── KeyReused      an Idempotency-Key that was given with another body before
     ├── Unauthorized       no key, or a wrong one
     ├── NotFound           the named thing does not exist
     ├── Conflict           the thing exists in a state that forbids this
+    │   └── LeaseLost      another process has taken the run over; this one must stop
     ├── CapacityError      we are full, or nothing fits the constraints; later may work
     ├── BudgetError        money, tokens or the deadline ran out
     ├── ProviderError      a model's provider failed (see Fault)
     ├── ToolError          a tool failed
     ├── StoreError         the database cannot be reached or written
+    │   └── StoreFull      the database's disk or size limit is full
     ├── CancelledRun       somebody asked for the end of this run
     └── InternalError      our own bug; the message never carries internals
 """
@@ -89,6 +92,18 @@ class Conflict(ParleyError):
     code = "conflict"
 
 
+class LeaseLost(Conflict):
+    """This process no longer holds the run: its lease ran out, was taken over, or the run has ended."""
+
+    code = "lease_lost"
+
+
+class KeyReused(ValidationError):
+    """The same Idempotency-Key came with another request."""
+
+    code = "idempotency_key_reused"
+
+
 class CapacityError(ParleyError):
     """Queues are full, or no model fits the constraints right now."""
 
@@ -145,6 +160,12 @@ class StoreError(ParleyError):
     retryable = True
 
 
+class StoreFull(StoreError):
+    """The database can be read but takes nothing more; nothing was acknowledged."""
+
+    code = "store_full"
+
+
 class CancelledRun(ParleyError):
     """The run was cancelled by its owner (asyncio.CancelledError is the mechanism, this is the fact)."""
 
@@ -162,11 +183,14 @@ ALL_ERRORS: tuple[type[ParleyError], ...] = (
     Unauthorized,
     NotFound,
     Conflict,
+    LeaseLost,
+    KeyReused,
     CapacityError,
     BudgetError,
     ProviderError,
     ToolError,
     StoreError,
+    StoreFull,
     CancelledRun,
     InternalError,
 )

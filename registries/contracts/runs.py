@@ -9,10 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from registries.contracts.frozen import Frozen, refuse_boolean
 from registries.contracts.generation import MAX_PROMPT_CHARS, MAX_TOKENS_CEILING, Attempt, BreakerFact, Usage
 
-RunStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+RunStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 NodeStatus = Literal["completed", "failed", "skipped"]
 EventType = Literal[
+    "run.queued",
     "run.started",
+    "run.waiting",
+    "run.resumed",
+    "run.restarted",
+    "run.released",
     "run.completed",
     "run.failed",
     "run.cancelled",
@@ -25,11 +30,16 @@ EventType = Literal[
 ]
 """Closed within an API version; a new type is a minor version and is documented in docs/api.md."""
 
+TERMINAL_STATUSES: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_EVENTS: frozenset[str] = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
 
 class RunRequest(Frozen):
-    """What a client asks of ``/api/orchestrate``. ``models`` maps a role to a model_key."""
+    """What a client asks of ``/api/orchestrate`` and ``/api/runs``.
+
+    ``models`` maps a role to a model_key. Queued runs of a higher ``priority`` start first; within one
+    priority the order of acceptance counts.
+    """
 
     prompt: str = Field(default="", max_length=MAX_PROMPT_CHARS)
     input: dict[str, Any] | None = None
@@ -46,16 +56,53 @@ class RunRequest(Frozen):
     target: str | None = None
     """The known right answer, where the caller has one: a checker then measures the improvement."""
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    priority: int = Field(default=0, ge=-10, le=10)
 
-    _numbers = field_validator("max_tokens", "seed", "deadline_s", "budget_usd", mode="before")(
-        refuse_boolean
-    )
+    _numbers = field_validator(
+        "max_tokens", "seed", "deadline_s", "budget_usd", "priority", mode="before"
+    )(refuse_boolean)
 
     @model_validator(mode="after")
     def _asks_something(self) -> RunRequest:
         if not self.prompt.strip() and not self.input:
             raise ValueError("prompt must not be empty (or give input)")
         return self
+
+
+class Waiting(Frozen):
+    """What a run that waits for a human shows: the node, the text to judge, what may be answered."""
+
+    node: str
+    interrupt_id: str
+    text: str = ""
+    question: str = ""
+    actions: tuple[str, ...] = ("approve", "edit", "reject")
+
+
+class Decision(Frozen):
+    """A human's answer to a waiting run. ``edit`` replaces the text by ``text``; ``reject`` ends or reroutes.
+
+    ``interrupt_id`` is filled in by the store from the run's ``Waiting``, so that a decision never answers
+    another question than the one it was given for.
+    """
+
+    action: Literal["approve", "edit", "reject"]
+    text: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
+    comment: str | None = Field(default=None, max_length=10_000)
+    interrupt_id: str = ""
+
+    @model_validator(mode="after")
+    def _edit_has_text(self) -> Decision:
+        if (self.action == "edit") != (self.text is not None):
+            raise ValueError("text belongs to action 'edit', which needs it")
+        return self
+
+
+class Feedback(Frozen):
+    """A user's satisfaction with a run: 0 (useless) to 1 (just right)."""
+
+    rating: float = Field(ge=0, le=1)
+    comment: str | None = Field(default=None, max_length=10_000)
 
 
 class ErrorFact(Frozen):
@@ -130,6 +177,7 @@ class RunResult(Frozen):
     request_id: str = ""
     error: ErrorFact | None = None
     notices: tuple[str, ...] = ()
+    waiting: Waiting | None = None
 
 
 class RunEvent(Frozen):

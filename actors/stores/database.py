@@ -1,0 +1,78 @@
+"""The little that SQLite and PostgreSQL do differently, as one protocol below all queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+
+class Cursor(Protocol):
+    """What a query answers."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+
+class Transaction(Protocol):
+    """An open transaction. SQL is written once, for both: ``?`` for parameters, and these words
+
+    ``{now}`` the database's wall clock and ``{lease_now}`` its lease clock (seconds, float), ``{skip_locked}``
+    the clause that lets claims pass each other (empty for SQLite, which has one writer), ``{for_update}``
+    likewise. A ``%`` or ``{`` that is meant literally must be a parameter.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor: ...
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None: ...
+
+
+Work = Callable[[Transaction], T]
+
+
+class Database(Protocol):
+    """Runs transactions off the event loop. Faults come out as StoreError, StoreFull or Conflict.
+
+    A unique or foreign key that is violated is Conflict; errors of our own tree that a work raises pass
+    through and undo that work alone.
+    """
+
+    backend: str
+
+    async def write(self, work: Work[T], key: str = "") -> T:
+        """One transaction, committed when this returns.
+
+        Writes that wait at the same time share a commit; ``key`` (the run_id) orders them in it, so that two
+        processes lock rows in one order. Cancelling the caller does not undo what has begun.
+        """
+        ...
+
+    async def read(self, work: Work[T]) -> T:
+        """One consistent read, beside the writes."""
+        ...
+
+    def open_transactor(self) -> Transactor:
+        """A connection of one's own for a thread of one's own."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in; idempotent."""
+        ...
+
+
+class Transactor(Protocol):
+    """Blocking transactions over one connection, for one thread; it connects again after a fault."""
+
+    def run(self, work: Work[T]) -> T:
+        """One transaction; raises StoreError."""
+        ...
+
+    def close(self) -> None:
+        """Let go; idempotent."""
+        ...
