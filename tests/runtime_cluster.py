@@ -22,7 +22,13 @@ from actors.ray_flags import RayPorts, find_ports, gcs_address, private_dir, ray
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import BreakerConfig, RuntimeConfig
 from serve_app.lifecycle.processes import end_processes, marked_processes, own_lineage
-from serve_app.lifecycle.ray_head import cluster_environment, prepare_private_dir, start_deployer, start_head
+from serve_app.lifecycle.ray_head import (
+    RayNotStarted,
+    cluster_environment,
+    prepare_private_dir,
+    start_deployer,
+    start_head,
+)
 from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
 from tests.scripted_models import SCRIPTED_MODELS, SCRIPTED_TIERS
 
@@ -96,7 +102,15 @@ def running_cluster(**changes: Any) -> Iterator[RunningCluster]:
     environment = _environment(config, ports)
     started = time.monotonic()
     try:
-        start_head(config, ports, home, environment)
+        try:
+            start_head(config, ports, home, environment)
+        except RayNotStarted as error:
+            # As start_runtime does it, and said: a second failure is one.
+            print(f"\n{error}\n{(home.logs_dir / 'ray-start.log').read_text(errors='replace')[-3000:]}")
+            end_processes(lambda: marked_processes(home.path, exclude=own_lineage()))
+            ports = find_ports()
+            environment = _environment(config, ports)
+            start_head(config, ports, home, environment)
         start_deployer(home.config_file, ports, home, environment)
         base_url = f"http://127.0.0.1:{config.http_port}"
         _await_api(base_url, home)

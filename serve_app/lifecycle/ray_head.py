@@ -35,6 +35,10 @@ _SECRET_NAMES = frozenset(
 _KEPT_SESSIONS = 2
 
 
+class RayNotStarted(InternalError):
+    """`ray start` failed or took too long; another try, with other ports, may do."""
+
+
 def cluster_environment(
     config: RuntimeConfig, ports: RayPorts, inherited: Mapping[str, str]
 ) -> dict[str, str]:
@@ -70,7 +74,7 @@ def prepare_private_dir(config: RuntimeConfig) -> Path:
 def start_head(
     config: RuntimeConfig, ports: RayPorts, home: RuntimeHome, environment: Mapping[str, str]
 ) -> None:
-    """Run `ray start --head` to its end; raises InternalError with the log's place when it fails."""
+    """Run `ray start --head` to its end; raises RayNotStarted with the log's place when it fails."""
     log = home.logs_dir / "ray-start.log"
     # Loopback: a laptop's address changes under a running cluster, and nothing of Ray is for others.
     command = [*ray_command(), *head_arguments(config, ports), "--node-ip-address=127.0.0.1"]
@@ -87,9 +91,10 @@ def start_head(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise InternalError(f"Ray did not start within {HEAD_START_S:.0f} s; see {log}") from None
+            raise RayNotStarted(f"Ray did not start within {HEAD_START_S:.0f} s; see {log}") from None
     if done.returncode != 0:
-        raise InternalError(f"Ray did not start: {last_line(log)} (all of it: {log})")
+        status = f"exit status {done.returncode}"
+        raise RayNotStarted(f"Ray did not start ({status}): {last_line(log)} (all of it: {log})")
 
 
 def start_deployer(

@@ -17,7 +17,13 @@ from serve_app.lifecycle.find_runtime import DAEMONS, find_runtime
 from serve_app.lifecycle.ports import WantedPort, check_ports
 from serve_app.lifecycle.processes import fact_of, marked_processes
 from serve_app.lifecycle.progress import Progress
-from serve_app.lifecycle.ray_head import cluster_environment, prepare_private_dir, start_deployer, start_head
+from serve_app.lifecycle.ray_head import (
+    RayNotStarted,
+    cluster_environment,
+    prepare_private_dir,
+    start_deployer,
+    start_head,
+)
 from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
 from serve_app.lifecycle.runtime_state import RuntimeState, write_state
 from serve_app.lifecycle.stop_runtime import end_runtime
@@ -53,10 +59,20 @@ def start_runtime(
         config = compose_config(settings, home, instance=uuid.uuid4().hex)
         check_ports(_wanted_ports(config))
         try:
-            return StartReport(_start(config, home, progress), fresh=True)
+            return StartReport(_start_patiently(config, home, progress), fresh=True)
         except BaseException:
             end_runtime(home, progress)
             raise
+
+
+def _start_patiently(config: RuntimeConfig, home: RuntimeHome, progress: Progress) -> RuntimeState:
+    """A port that was free may be taken by the time Ray binds it: one more try, with others, and said."""
+    try:
+        return _start(config, home, progress)
+    except RayNotStarted as error:
+        progress.say(f"{error.message}; trying once more")
+        end_runtime(home, progress)
+    return _start(config, home, progress)
 
 
 def _running_already(
