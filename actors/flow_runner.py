@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from actors.gateway.open_gateway import open_gateway
 from actors.outputs import outputs_root
+from actors.runner_scaling import RunnerScalingPolicy, runner_metrics
+from actors.running.housekeeping import Housekeeping
+from actors.running.lease_keeper import LeaseKeeper
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
 from actors.running.run_execution import RunExecution, RunParts
 from actors.running.run_log import LINGER_S
+from actors.running.run_queue import RunQueue
+from actors.running.run_register import RunRegister
 from actors.running.task_owner import TaskOwner
 from actors.stores.open_store import open_store
+from actors.stores.records import ClaimedRun, NewRun
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.traced_generator import TracedGenerator
 from actors.telemetry.tracing import current_traceparent, flush_tracing
 from flows.builder import FlowGraphs
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import CancelledRun, CapacityError, InternalError
+from registries.contracts.errors import CancelledRun, CapacityError, Conflict
 from registries.contracts.runs import RunEvent, RunOrder
 from registries.loader import load_catalog
 
 APP_NAME = "parley"
 DEPLOYMENT = "FlowRunner"
 DRAIN_S = 20.0
-"""How long runs may go on when their replica is told to stop."""
+"""How long runs may go on when their replica is told to stop; then they are handed over."""
 BUSY_RUNS = 16
 """With this many runs, tokens linger twice as long before they are sent, and so on."""
 MAX_LINGER_S = 0.2
@@ -38,7 +49,9 @@ MAX_LINGER_S = 0.2
 class FlowRunner:
     """Runs flows; every run is a task of this replica, not of the call that asked for it.
 
-    Handles: ``run`` (stream=True), ``cancel``, ``status``; see flow_runner_app for its limits.
+    Which runs it holds is decided by claims in the database: ``run`` and ``wake`` are hints for speed, and
+    runs that nobody hinted at are fetched from the queue. Handles: ``run`` (stream=True), ``wake``,
+    ``cancel``, ``status``; see flow_runner_app for its limits.
     """
 
     async def __init__(self, config_json: str) -> None:  # type: ignore[misc] # Serve awaits it
@@ -47,17 +60,17 @@ class FlowRunner:
         self._config = config
         self._metrics = telemetry.metrics
         self._catalog = load_catalog(config)
-        self._runs: dict[str, RunExecution] = {}
-        self._owner = TaskOwner()
+        self._specs: dict[str, dict[str, Any]] = {}
         self._helpers = TaskOwner()
         self._draining = False
         self._gateway = await open_gateway(
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
         experts = ExpertPool(config, self._helpers, telemetry.metrics)
-        self._parts = RunParts(
+        self._store = await open_store(config)
+        parts = RunParts(
             generator=TracedGenerator(self._gateway),
-            store=await open_store(config),
+            store=self._store,
             graphs=FlowGraphs(self._catalog),
             metrics=telemetry.metrics,
             placement=lambda events: RayPlacement(experts, events),
@@ -65,19 +78,34 @@ class FlowRunner:
             outputs_root=outputs_root(config),
             linger_s=self._linger_s,
         )
+        self._owner_name = owner_name(config)
+        self._keeper = LeaseKeeper(
+            self._store.open_renewer(), config.lease.ttl_s, asyncio.get_running_loop()
+        )
+        self._keeper.start()
+        self._register = RunRegister(
+            parts, self._keeper, config.runner_max_ongoing, self._catalog.flows.get, self._on_free
+        )
+        self._queue = RunQueue(
+            self._store, self._owner_name, config.lease, self._free, self._begin, telemetry.metrics
+        )
+        self._helpers.start(self._queue.run(), "run-queue")
+        self._helpers.start(Housekeeping(self._store, config, _no_backup).run(), "housekeeping")
         # Not awaited: the first runs may come before the workers are warm.
         self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
 
-    async def run(self, order: RunOrder) -> AsyncIterator[list[RunEvent]]:
-        """Events of the run in lists; the last is terminal and carries ``data["result"]``.
+    async def run(self, asked: RunOrder | str) -> AsyncIterator[list[RunEvent]]:
+        """Events of the run in lists, from its claim here; the last is terminal, or ``run.waiting``.
 
-        Raises NotFound (flow), CapacityError (this replica is full or stopping), Conflict (somebody has the
-        run), StoreError. Closing or cancelling the stream leaves the run to go on, unless the request said
-        ``on_disconnect: cancel``.
+        ``asked`` is an accepted run's id, or an order, which is accepted in the same commit. A run that is
+        held here already gets one more reader. Raises NotFound (flow), CapacityError (this replica is full or
+        stopping, older runs wait, or the run was handed over), Conflict (somebody else has the run, or it
+        ended), StoreError. Closing or cancelling the stream leaves the run to go on, unless the request
+        said ``on_disconnect: cancel``.
         """
-        execution = self._start(order)
+        execution = await self._execution(asked)
         reader = execution.log.reader()
         ended = False
         try:
@@ -85,62 +113,101 @@ class FlowRunner:
                 yield batch
             ended = True
         finally:
-            if not ended and order.request.on_disconnect == "cancel":
+            if not ended and execution.order.request.on_disconnect == "cancel":
                 execution.cancel(CancelledRun("the client went away"))
+
+    async def wake(self) -> None:
+        """Look at the queue now: a run was accepted."""
+        self._queue.wake()
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel the run if this replica has it; reach all replicas with the handle's ``broadcast``."""
-        execution = self._runs.get(run_id)
+        execution = self._register.get(run_id)
         if execution is None:
             return False
         execution.cancel(CancelledRun("the run was cancelled"))
         return True
 
     async def status(self) -> dict[str, Any]:
-        """Runs under way and limits of this replica."""
+        """Runs under way and limits of this replica, and the queue as it saw it last."""
+        queue = self._queue.state
         return {
-            "runs": len(self._runs),
+            "runs": len(self._register),
             "max_runs": self._config.runner_max_ongoing,
             "draining": self._draining,
             "catalog": self._catalog.digest,
+            "owner": self._owner_name,
+            "queue": {"queued": queue.queued, "running": queue.running, "waiting": queue.waiting},
         }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For RunnerScalingPolicy."""
+        return dict(runner_metrics(len(self._register), self._queue.state.queued))
 
     async def check_health(self) -> None:
         """Serve's probe: that this runs is the answer; a database that is away is no reason to restart."""
 
     async def _close(self) -> None:
-        """When the replica stops: runs may finish, then they are ended and say so."""
+        """When the replica stops: runs may finish, then they are handed over; nothing is lost."""
         self._draining = True
-        if not await self._owner.drain(DRAIN_S):
-            for execution in list(self._runs.values()):
-                execution.cancel(InternalError("the runner was stopped while the run was under way"))
-            await self._owner.drain(DRAIN_S)
-        await self._owner.cancel_all()
+        await self._register.drain(DRAIN_S)
         await self._helpers.cancel_all()
-        await self._parts.store.close()
+        await asyncio.to_thread(self._keeper.close)
+        await self._store.close()
         await self._gateway.aclose()
         flush_tracing()
 
-    def _start(self, order: RunOrder) -> RunExecution:
-        flow = self._catalog.flows.get(order.request.flow_type)
-        if self._draining or len(self._runs) >= self._config.runner_max_ongoing:
-            self._metrics.record_rejected("draining" if self._draining else "runner_full")
-            raise CapacityError(f"this runner has {len(self._runs)} runs under way", retry_after_s=1.0)
-        if order.run_id in self._runs:
-            raise CapacityError(f"run {order.run_id} is under way here", retry_after_s=1.0)
-        execution = RunExecution(order, flow, self._parts)
-        self._runs[order.run_id] = execution
-        self._metrics.record_queue_depth(len(self._runs))
-        execution.task = self._owner.start(execution.work(), f"run-{order.run_id}")
-        execution.task.add_done_callback(lambda _: self._forget(order.run_id))
+    async def _execution(self, asked: RunOrder | str) -> RunExecution:
+        run_id = asked if isinstance(asked, str) else asked.run_id
+        if (held := self._register.get(run_id)) is not None:
+            return held
+        if self._free() <= 0 or self._queue.backlog:
+            # Those in the queue came first; whoever has a slot fetches this one in its turn.
+            self._queue.backlog = True
+            raise CapacityError(f"this runner has {len(self._register)} runs under way", retry_after_s=1.0)
+        new = asked if isinstance(asked, str) else self._new_run(asked)
+        self._register.reserve()
+        asked_at = time.monotonic()
+        lease = self._config.lease
+        try:
+            claimed = await self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
+        finally:
+            self._register.unreserve()
+        execution = None if claimed is None else self._register.begin(claimed, asked_at)
+        if execution is None:
+            raise Conflict(f"run {run_id} is taken already, or has ended", param="run_id")
         return execution
 
-    def _forget(self, run_id: str) -> None:
-        self._runs.pop(run_id, None)
-        self._metrics.record_queue_depth(len(self._runs))
+    def _new_run(self, order: RunOrder) -> NewRun:
+        flow = self._catalog.flows.get(order.request.flow_type)
+        if flow.version not in self._specs:
+            self._specs[flow.version] = flow.model_dump(mode="json")
+        return NewRun(order, flow.version, self._specs[flow.version])
+
+    def _free(self) -> int:
+        return 0 if self._draining else self._register.free
+
+    def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
+        if claimed.order.attempt > 1:
+            self._metrics.record_lease_reclaimed()
+        self._register.begin(claimed, asked_at)
+
+    def _on_free(self) -> None:
+        if self._queue.backlog:
+            self._queue.wake()
 
     def _linger_s(self) -> float:
-        return min(MAX_LINGER_S, LINGER_S * (1 + len(self._runs) / BUSY_RUNS))
+        return min(MAX_LINGER_S, LINGER_S * (1 + len(self._register) / BUSY_RUNS))
+
+
+def owner_name(config: RuntimeConfig) -> str:
+    """Who holds a lease: runtime, node, process; unique, since a pid may come again."""
+    node = ray.get_runtime_context().get_node_id()[:12]
+    return f"{config.instance}:{node}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+async def _no_backup() -> None:
+    return
 
 
 def flow_runner_app(config: RuntimeConfig) -> serve.Application:
@@ -148,7 +215,7 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
     deployment: Any = serve.deployment(FlowRunner)
     application: serve.Application = deployment.options(
         name=DEPLOYMENT,
-        max_ongoing_requests=config.runner_max_ongoing,
+        max_ongoing_requests=config.runner_max_ongoing + config.runner_max_queued,
         max_queued_requests=config.runner_max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
         graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
@@ -165,6 +232,9 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
             downscale_delay_s=60,
             metrics_interval_s=1,
             look_back_period_s=3,
+            policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
+                policy_function=RunnerScalingPolicy, policy_kwargs={"slots": config.runner_max_ongoing}
+            ),
         ),
     ).bind(config.model_dump_json())
     return application

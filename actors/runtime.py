@@ -37,7 +37,6 @@ from registries.specs import ModelSpec
 API_DEADLINE_S = 120.0
 """The API needs 10 s on two idle cores."""
 _POLL_S = 0.1
-INTERRUPTED = "the runtime ended while this run was under way; start it again"
 
 
 def deploy(config: RuntimeConfig, application: serve.Application, address: str | None = None) -> None:
@@ -59,7 +58,7 @@ def deploy(config: RuntimeConfig, application: serve.Application, address: str |
     _start_serve(config)
     ensure_gateway_state(config)
     if APP_NAME not in serve.status().applications:
-        asyncio.run(_end_interrupted_runs(config))
+        asyncio.run(_release_orphans(config))
     _run([RunTarget(target=application, name=APP_NAME, route_prefix="/")])
     _await_api()
     problems = placement_problems(config, models)
@@ -189,11 +188,12 @@ def _await_api() -> None:
     raise InternalError(f"the API did not start within {API_DEADLINE_S:g} s")
 
 
-async def _end_interrupted_runs(config: RuntimeConfig) -> None:
+async def _release_orphans(config: RuntimeConfig) -> None:
+    """Runs of a runtime that died go on at once: their runners are known to be gone."""
     store = await open_store(config)
     try:
-        count = await store.mark_interrupted(INTERRUPTED)
+        count = await store.release_orphans(f"{config.instance}:")
     finally:
         await store.close()
     if count:
-        structlog.get_logger("actors.runtime").warning("runs_interrupted", count=count)
+        structlog.get_logger("actors.runtime").warning("runs_go_on", count=count)

@@ -1,20 +1,22 @@
-"""One run from claim to committed result, whatever happens on the way."""
+"""One held run: from its claim to a committed end, a human's turn, or another runner."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
 from actors.outputs import write_artifact
+from actors.running.checkpoint_saver import CheckpointSaver
 from actors.running.observed_events import ObservedEvents
 from actors.running.ports import GpuResources, StoredHistory, SystemClock
 from actors.running.run_log import RunLog
+from actors.stores.records import ClaimedRun
 from actors.stores.store import Store
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.tracing import current_traceparent, mark_error, start_span
@@ -26,22 +28,27 @@ from flows.ports import EventSink, Generator, Placement
 from registries.contracts.errors import (
     BudgetError,
     CancelledRun,
-    Conflict,
+    CapacityError,
     InternalError,
+    LeaseLost,
     ParleyError,
     StoreError,
 )
 from registries.contracts.generation import Usage
-from registries.contracts.runs import RunOrder, RunResult, RunTimings
+from registries.contracts.runs import RunEvent, RunResult, RunTimings
 from registries.specs import FlowSpec
 
 DEADLINE_GRACE_S = 2.0
 """The flow ends itself at its deadline; this long after it, the runner does."""
+Stop = Literal["cancel", "hand_over", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What every run of a runner shares. ``placement`` makes the port for one run's sink."""
+    """What every run of a runner shares. ``placement`` makes the port for one run's sink.
+
+    ``publish`` shows events to readers in other processes, after their commit.
+    """
 
     generator: Generator
     store: Store
@@ -51,70 +58,103 @@ class RunParts:
     resources: GpuResources
     outputs_root: Path
     linger_s: Callable[[], float]
+    publish: Callable[[Sequence[RunEvent]], None] = lambda events: None
+
+
+class HandedOver(CapacityError):
+    """The run goes on at another runner; told to readers here, who follow it through the store."""
 
 
 class RunExecution:
-    """Owns one run. ``work`` is its task; ``cancel`` ends it with a reason; readers come from ``log``."""
+    """Owns one run. ``work`` is its task; readers come from ``log``.
 
-    def __init__(self, order: RunOrder, flow: FlowSpec, parts: RunParts) -> None:
-        self.order = order
-        self.log = RunLog(order.run_id, parts.store, parts.metrics, linger_s=parts.linger_s)
+    It ends by ``cancel`` (committed as cancelled), ``hand_over`` (back to the queue), ``lose`` (nothing is
+    written any more), or by itself.
+    """
+
+    def __init__(
+        self, claimed: ClaimedRun, flow: FlowSpec, parts: RunParts, is_held: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.order = claimed.order
+        self.lease = claimed.lease
+        self.log = RunLog(
+            claimed.lease,
+            claimed.last_seq,
+            parts.store,
+            parts.metrics,
+            is_held,
+            linger_s=parts.linger_s,
+            publish=parts.publish,
+        )
         self.task: asyncio.Task[None] | None = None
+        self._claimed = claimed
         self._flow = flow
         self._parts = parts
-        self._arrived = time.monotonic()
-        self._began = self._arrived
-        self._stop_reason: ParleyError | None = None
+        self._began = time.monotonic()
+        self._stop: Stop | None = None
+        self._reason: ParleyError | None = None
+        self._closing = False
 
     def cancel(self, reason: ParleyError) -> None:
         """End the run with this error: CancelledRun makes it cancelled, any other failed."""
-        if self._stop_reason is None and self.task is not None:
-            self._stop_reason = reason
-            self.task.cancel()
+        self._end("cancel", reason)
+
+    def hand_over(self) -> None:
+        """Give the run back to the queue; what its nodes have committed stays."""
+        self._end("hand_over", HandedOver("this runner stops; the run goes on at another one"))
+
+    def lose(self) -> None:
+        """The lease is gone: stop, and write nothing."""
+        self._end("lost", LeaseLost(f"run {self.order.run_id} was taken over by another runner"))
 
     async def work(self) -> None:
-        """Claim, execute, commit; every end is told to the readers, an early error is raised there."""
+        """Execute and commit; whatever ends it is told to the readers."""
         order = self.order
         structlog.contextvars.bind_contextvars(request_id=order.request_id, run_id=order.run_id)
         attributes = {"workflow.id": order.run_id, "workflow.type": self._flow.name}
         error: ParleyError | None = None
         try:
             with start_span("run", order.traceparent, attributes) as span:
-                await self._claim()
                 result = await self._execute()
-                if result.error is not None:
+                if result is not None and result.error is not None:
                     mark_error(span, result.error.code)
+            if result is None:
+                error = self._reason
         except ParleyError as caught:
             error = caught
         except asyncio.CancelledError:
-            error = self._stop_reason or CancelledRun("the runner is shutting down")
+            error = self._reason or HandedOver("the runner is shutting down")
         except Exception:  # noqa: BLE001 - a bug of ours: readers must not wait for ever
             structlog.get_logger("actors.flow_runner").exception("run_broke")
             error = InternalError("the run broke inside the runtime")
         finally:
             if error is not None:
-                self._parts.metrics.record_error(error.code)
+                self._parts.metrics.record_run_left(self._flow.name)
                 structlog.get_logger("actors.flow_runner").warning("run_not_finished", error=error.code)
             self.log.end(error)
 
-    async def _claim(self) -> None:
-        last_seq = await self._parts.store.claim(self.order, self._flow.version)
-        if last_seq is None:
-            raise Conflict(f"run {self.order.run_id} is taken already, or has ended", param="run_id")
-        self.log.seq = last_seq
+    def _end(self, stop: Stop, reason: ParleyError) -> None:
+        if self._stop is None and self.task is not None and not self._closing:
+            self._stop, self._reason = stop, reason
+            self.task.cancel()
+        elif stop == "lost":
+            # The writing of the end finds out by itself: its token is no longer the run's.
+            self._stop, self._reason = stop, reason
 
-    async def _execute(self) -> RunResult:
+    async def _execute(self) -> RunResult | None:
+        """The committed result; None when the run was handed over."""
         self._began = time.monotonic()
-        self._parts.metrics.record_run_started(self._flow.name, self._began - self._arrived)
+        self._parts.metrics.record_run_started(self._flow.name, self._claimed.queued_s)
         events = ObservedEvents(
             self.log, self._parts.metrics, self._flow.name, self.order.run_id, current_traceparent()
         )
         data = {"flow": self._flow.name, "flow_version": self._flow.version, "attempt": self.order.attempt}
-        self.log.add("run.started", None, data)
+        self.log.add("run.started", None, data, self.order.attempt)
         try:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self.log.pump(), name="event-pump")
                 result = await self._result(events)
+                self._closing = True
                 # The end is written even when somebody cancels meanwhile: it is decided.
                 closing = group.create_task(self._close(pump, result), name="run-close")
                 return await _uninterrupted(closing)
@@ -122,18 +162,27 @@ class RunExecution:
             # The pump lost the run to another runner, or the end cannot be written.
             raise _first_known(errors) from errors
 
-    async def _result(self, events: ObservedEvents) -> RunResult:
+    async def _result(self, events: ObservedEvents) -> RunResult | None:
+        """The flow's result; None when the run is to be handed over. Raises LeaseLost."""
+        order = self.order
         try:
-            async with asyncio.timeout(self.order.deadline_s + DEADLINE_GRACE_S):
-                return await execute_flow(self.order, self._flow, self._parts.graphs, self._ports(events))
+            async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
+                saver = CheckpointSaver(self._parts.store, self.log)
+                return await execute_flow(
+                    order,
+                    self._flow,
+                    self._parts.graphs,
+                    self._ports(events),
+                    saver,
+                    self._claimed.decision,
+                )
         except TimeoutError:
-            late = BudgetError(f"the run took longer than {self.order.deadline_s:g} s", param="deadline_s")
+            late = BudgetError(f"the run took longer than {order.deadline_s:g} s", param="deadline_s")
             return self._cut_off(late, events)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            return self._cut_off(self._stop_reason or CancelledRun("the runner is shutting down"), events)
+            return self._stopped(events)
+        except LeaseLost:
+            raise
         except ParleyError as error:
             return self._cut_off(error, events)
         except Exception:  # noqa: BLE001 - a bug of ours ends this run, not its runner
@@ -141,6 +190,19 @@ class RunExecution:
             return self._cut_off(InternalError("the flow failed inside the runtime"), events)
         finally:
             events.close()
+
+    def _stopped(self, events: ObservedEvents) -> RunResult | None:
+        if self._stop is None:
+            # Not asked for by anybody here: the task group's, because the pump failed.
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        if self._stop == "hand_over":
+            return None
+        if self._stop == "lost" or self._reason is None:
+            raise self._reason or LeaseLost(f"run {self.order.run_id} was taken over")
+        return self._cut_off(self._reason, events)
 
     def _ports(self, events: ObservedEvents) -> NodePorts:
         parts = self._parts
@@ -166,19 +228,27 @@ class RunExecution:
             error=error_fact(error),
         )
 
-    async def _close(self, pump: asyncio.Task[None], result: RunResult) -> RunResult:
+    async def _close(self, pump: asyncio.Task[None], result: RunResult | None) -> RunResult | None:
+        log = structlog.get_logger("actors.flow_runner")
+        if result is None:
+            await self.log.release(pump)
+            log.info("run_handed_over")
+            return None
+        queued_s = self._claimed.queued_s
+        timings = result.timings.model_copy(update={"queued_s": queued_s})
+        result = result.model_copy(update={"timings": timings})
+        if result.status == "waiting" and result.waiting is not None:
+            await self.log.wait(pump, result, result.waiting)
+            self._parts.metrics.record_run_left(self._flow.name)
+            log.info("run_waits", node=result.waiting.node)
+            return result
         result = await self._with_artifact(result)
-        first = await self.log.finish(pump, result)
-        self._parts.metrics.record_run_ended(result, time.monotonic() - self._arrived)
-        if not first:
-            raise Conflict(f"run {self.order.run_id} was ended by somebody else", param="run_id")
-        structlog.get_logger("actors.flow_runner").info("run_ended", **_facts(result))
+        await self.log.finish(pump, result)
+        self._parts.metrics.record_run_ended(result, queued_s + time.monotonic() - self._began)
+        log.info("run_ended", **_facts(result))
         return result
 
     async def _with_artifact(self, result: RunResult) -> RunResult:
-        result = result.model_copy(
-            update={"timings": result.timings.model_copy(update={"queued_s": self._began - self._arrived})}
-        )
         try:
             path = await asyncio.to_thread(
                 write_artifact, self._parts.outputs_root, result, self.order.request
@@ -214,7 +284,7 @@ def _first_known(errors: BaseExceptionGroup[BaseException]) -> ParleyError:
     return InternalError("the run broke inside the runtime")
 
 
-async def _uninterrupted(task: asyncio.Task[RunResult]) -> RunResult:
+async def _uninterrupted(task: asyncio.Task[RunResult | None]) -> RunResult | None:
     """Await it to its end; a cancellation that arrives meanwhile comes too late and is dropped."""
     while True:
         try:

@@ -1,24 +1,26 @@
-"""The events of one run in order: numbered, committed, then shown."""
+"""The one writer of a run: events and states in order, committed under its lease, then shown."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from actors.running.coalescing import coalesced, is_durable
-from actors.stores.store import Store
+from actors.running.pending_writes import Batch, PendingWrites
+from actors.running.run_reader import RunReader
+from actors.stores.records import CheckpointRow, Lease, RunWrite, WriteRow
+from actors.stores.store import RunStore
 from actors.telemetry.metrics import Metrics
-from registries.contracts.errors import ParleyError, StoreError
-from registries.contracts.runs import EventType, RunEvent, RunResult
+from registries.contracts.errors import LeaseLost, ParleyError, StoreError
+from registries.contracts.runs import EventType, RunEvent, RunResult, Waiting
 
 LINGER_S = 0.02
 """How long tokens wait for company; readers see this as the grain of the stream."""
-STORE_PATIENCE_S = 10.0
-"""How long a result waits for a database that cannot be written before the run is given up."""
-STORE_PAUSE_S = 0.25
+STORE_PATIENCE_S = 60.0
+"""How long a commit is tried again while the database is away; the lease usually ends it before."""
+STORE_PAUSE_S = 0.1
 _END_TYPES: dict[str, EventType] = {
     "completed": "run.completed",
     "failed": "run.failed",
@@ -27,47 +29,59 @@ _END_TYPES: dict[str, EventType] = {
 
 
 class RunLog:
-    """The EventSink of one run, its writer, and its readers' source.
+    """EventSink and CheckpointWriter of one held run, and its readers' source.
 
-    Durable events get a gapless seq when they are emitted and are shown only once they are committed;
-    tokens carry the last seq. ``emit`` never waits, neither for the disk nor for a reader. ``pump`` must run
-    as a task from claim to ``finish``. Readers that come late get what is still to come, not what was.
+    Durable events get a gapless seq when they are emitted and are shown only once they are committed, in the
+    same commit as the state that they tell of; tokens carry the last seq. ``emit`` never waits, neither for
+    the disk nor for a reader, but refuses (LeaseLost) to let a node begin when the lease is no longer sure.
+    ``pump`` must run as a task from claim to ``finish``, ``wait`` or ``release``. A lease that is lost makes
+    ``pump``, ``keep`` and the endings raise LeaseLost; a database that is away is waited for.
     """
 
     def __init__(
         self,
-        run_id: str,
-        store: Store,
+        lease: Lease,
+        last_seq: int,
+        store: RunStore,
         metrics: Metrics,
-        last_seq: int = 0,
+        is_held: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
         linger_s: Callable[[], float] = lambda: LINGER_S,
         patience_s: float = STORE_PATIENCE_S,
+        publish: Callable[[Sequence[RunEvent]], None] = lambda events: None,
     ) -> None:
-        self.run_id = run_id
+        self.run_id = lease.run_id
         self.seq = last_seq
+        self._lease = lease
         self._store = store
         self._metrics = metrics
+        self._is_held = is_held
         self._now = now
         self._linger_s = linger_s
         self._patience_s = patience_s
-        self._pending: list[RunEvent] = []
-        self._news = asyncio.Event()
-        self._durable_news = asyncio.Event()
+        self._publish = publish
+        self._pending = PendingWrites()
+        self._go = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._shown: list[RunEvent] = []
         self._readers: set[RunReader] = set()
+
+    # -- the nodes' side
 
     async def emit(
         self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1
     ) -> None:
-        """Take one event; see flows.ports.EventSink."""
+        """Take one event; see flows.ports.EventSink. LeaseLost when a node must not begin any more."""
+        if type == "node.started" and not self._is_held():
+            raise LeaseLost(f"the lease of run {self.run_id} ran out; another runner goes on with it")
         self.add(type, node, data, attempt)
 
     def add(self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1) -> RunEvent:
-        """The same, outside a coroutine."""
+        """The same, outside a coroutine and unconditionally."""
         if type != "node.token":
             self.seq += 1
-        event = RunEvent(
+        event = RunEvent.model_construct(
             run_id=self.run_id,
             seq=self.seq,
             time=self._now(),
@@ -76,124 +90,135 @@ class RunLog:
             attempt=attempt,
             data=dict(data),
         )
-        self._pending.append(event)
-        self._news.set()
-        if is_durable(event):
-            self._durable_news.set()
+        loop = asyncio.get_running_loop()
+        self._pending.add_event(event, loop.time(), self._linger_s())
+        self._schedule(loop)
         return event
 
+    # -- the checkpointer's side
+
+    async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Committed when this returns; raises LeaseLost, StoreError."""
+        loop = asyncio.get_running_loop()
+        committed: asyncio.Future[None] = loop.create_future()
+        self._pending.add_state(checkpoints, writes, loop.time(), committed)
+        self._schedule(loop)
+        await committed
+
+    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Goes with the next commit."""
+        self._pending.defer(checkpoints, writes)
+
+    async def flush(self) -> None:
+        """Everything taken so far is committed."""
+        if self._pending:
+            await self.keep((), ())
+
+    # -- the readers' side
+
     def reader(self) -> RunReader:
-        """A new reader of everything from now on."""
-        reader = RunReader(self._readers)
-        self._readers.add(reader)
-        return reader
-
-    async def pump(self) -> None:
-        """Commit and show what comes, until ``finish``; a database that is away is waited for."""
-        while not self._closing:
-            await self._news.wait()
-            if not self._durable_news.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._linger_s()):
-                        await self._durable_news.wait()
-            if self._closing:
-                return
-            batch = self._take()
-            try:
-                await self._commit([e for e in batch if is_durable(e)])
-            except StoreError:
-                self._give_back(batch)
-                await asyncio.sleep(STORE_PAUSE_S)
-            else:
-                self._show(batch)
-
-    async def finish(self, pump: asyncio.Task[None], result: RunResult) -> bool:
-        """Commit the end, the result and what is pending together; then show it.
-
-        False when somebody else had ended the run. Raises StoreError after ``patience_s`` of trying.
-        """
-        self._closing = True
-        self._news.set()
-        self._durable_news.set()
-        await pump
-        self.add(_END_TYPES[result.status], None, {"result": result.model_dump(mode="json")})
-        batch = self._take()
-        durable = [e for e in batch if is_durable(e)]
-        started = time.monotonic()
-        while True:
-            try:
-                first = await self._store.finish(self.run_id, result, durable)
-                break
-            except StoreError:
-                if time.monotonic() - started > self._patience_s:
-                    raise
-                await asyncio.sleep(STORE_PAUSE_S)
-        self._metrics.record_commit("finish", time.monotonic() - started)
-        if first:
-            self._show(batch)
-        return first
+        """A new reader: first the durable events shown since the claim, then everything that comes."""
+        return RunReader(self._readers, self._shown)
 
     def end(self, error: ParleyError | None = None) -> None:
         """No more events will come; readers that did not see the end get the error."""
+        if self._timer is not None:
+            self._timer.cancel()
         for reader in list(self._readers):
             reader.end(error)
 
-    def _take(self) -> list[RunEvent]:
-        batch, self._pending = self._pending, []
-        self._news.clear()
-        self._durable_news.clear()
-        return batch
+    # -- the owner's side
 
-    def _give_back(self, batch: list[RunEvent]) -> None:
-        self._pending = batch + self._pending
-        self._news.set()
-        self._durable_news.set()
+    async def pump(self) -> None:
+        """Commit and show what is due, until an ending is written."""
+        while True:
+            await self._go.wait()
+            if self._closing:
+                return
+            batch = self._take()
+            await self._commit(batch, lambda w: self._store.commit(self._lease, w), "events")
 
-    async def _commit(self, events: Sequence[RunEvent]) -> None:
-        if events:
-            started = time.monotonic()
-            await self._store.append_events(events)
-            self._metrics.record_commit("events", time.monotonic() - started)
+    async def finish(self, pump: asyncio.Task[None], result: RunResult) -> None:
+        """Commit the end, the result and all that is pending together; then show it."""
+        await self._close(pump)
+        self.add(_END_TYPES[result.status], None, {"result": result.model_dump(mode="json")})
+        await self._commit(self._take(), lambda w: self._store.finish(self._lease, result, w), "finish")
 
-    def _show(self, batch: Sequence[RunEvent]) -> None:
-        shown = coalesced(batch)
-        for reader in list(self._readers):
-            reader.push(shown)
+    async def wait(self, pump: asyncio.Task[None], result: RunResult, waiting: Waiting) -> None:
+        """Commit that the run waits for a human; the lease is given back with it."""
+        await self._close(pump)
+        data = {"waiting": waiting.model_dump(mode="json"), "result": result.model_dump(mode="json")}
+        self.add("run.waiting", waiting.node, data)
+        await self._commit(self._take(), lambda w: self._store.wait(self._lease, waiting, w), "wait")
 
+    async def release(self, pump: asyncio.Task[None]) -> None:
+        """Commit what is pending and hand the run back to the queue."""
+        await self._close(pump)
+        self.add("run.released", None, {"reason": "its runner stops; another one goes on"})
+        await self._commit(self._take(), lambda w: self._store.release(self._lease, w), "release")
 
-class RunReader:
-    """One reader's backlog; a slow one merges tokens instead of growing by their number."""
+    async def _close(self, pump: asyncio.Task[None]) -> None:
+        self._closing = True
+        self._go.set()
+        await pump
 
-    def __init__(self, registry: set[RunReader]) -> None:
-        self._registry = registry
-        self._backlog: list[RunEvent] = []
-        self._news = asyncio.Event()
-        self._ended = False
-        self._error: ParleyError | None = None
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        due_at = self._pending.due_at
+        if due_at <= loop.time():
+            self._go.set()
+        elif self._timer is None or self._timer.when() > due_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due_at, self._go.set)
 
-    def push(self, events: Sequence[RunEvent]) -> None:
-        """Give events."""
-        self._backlog.extend(events)
-        self._news.set()
+    def _take(self) -> Batch:
+        self._go.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self._pending.take()
 
-    def end(self, error: ParleyError | None) -> None:
-        """Nothing more will come."""
-        self._ended, self._error = True, error
-        self._registry.discard(self)
-        self._news.set()
-
-    async def batches(self) -> AsyncIterator[list[RunEvent]]:
-        """Lists of events until the run's end; raises the error that ended it before its first event."""
+    async def _commit(
+        self, batch: Batch, commit: Callable[[RunWrite], Awaitable[None]], operation: str
+    ) -> None:
+        started = time.monotonic()
         try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                batch, self._backlog = coalesced(self._backlog), []
-                if batch:
-                    yield batch
-                if self._ended and not self._backlog:
-                    if self._error is not None:
-                        raise self._error
-                    return
-        finally:
-            self._registry.discard(self)
+            while batch.write or operation != "events":
+                try:
+                    await commit(batch.write)
+                    break
+                except StoreError as error:
+                    if time.monotonic() - started > self._patience_s or not self._is_held():
+                        raise LeaseLost(f"run {self.run_id} cannot be written: {error.message}") from error
+                    await asyncio.sleep(STORE_PAUSE_S)
+        except BaseException as error:
+            _fail(batch.waiters, error)
+            raise
+        if batch.write:
+            self._metrics.record_commit(operation, time.monotonic() - started)
+        for waiter in batch.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._show(batch.events)
+
+    def _show(self, events: Sequence[RunEvent]) -> None:
+        if not events:
+            return
+        self._shown.extend(event for event in events if is_durable(event))
+        self._publish(events)
+        if self._readers:
+            shown = coalesced(events)
+            for reader in list(self._readers):
+                reader.push(shown)
+
+
+def _fail(waiters: Sequence[asyncio.Future[None]], error: BaseException) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if isinstance(error, ParleyError):
+            waiter.set_exception(error)
+            # Retrieved here as well: the graph may be gone before it looks.
+            waiter.exception()
+        else:
+            waiter.cancel()

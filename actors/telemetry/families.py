@@ -63,6 +63,8 @@ FAMILIES: dict[str, Family] = {
         Family("tokens_total", "counter", "Tokens, prompt or completion", ("model", "direction")),
         Family("cost_usd_total", "counter", "Money spent, in US dollars", ("provider", "model")),
         Family("queue_depth", "gauge", "Runs that a runner holds", ("component",)),
+        Family("queued_runs", "gauge", "Accepted runs that no runner has yet, in the database", merge="max"),
+        Family("lease_reclaims_total", "counter", "Runs taken over from a runner that died"),
         Family("queue_wait_seconds", "histogram", "From acceptance to start", ("workflow_type",)),
         Family("rejected_total", "counter", "Requests turned away", ("reason",)),
         Family("checkpoint_write_seconds", "histogram", "Commits to the store", ("operation",)),

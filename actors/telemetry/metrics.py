@@ -49,6 +49,15 @@ class Metrics:
         if result.error is not None:
             self.record_error(result.error.code)
 
+    def record_run_left(self, flow: str) -> None:
+        """A run that was started goes on elsewhere, or later: handed over, taken over, or waiting."""
+        self._active[flow] = max(0, self._active[flow] - 1)
+        self._sink.record("active_workflows", self._active[flow], {"workflow_type": flow})
+
+    def record_lease_reclaimed(self) -> None:
+        """A run was taken over from a runner that died."""
+        self._sink.record("lease_reclaims_total", 1, {})
+
     def record_node(self, flow: str, node: NodeResult) -> None:
         """One visit of one node ended."""
         self._sink.record("step_executions_total", 1, {"tool": node.kind or node.role, "status": node.status})
@@ -67,6 +76,10 @@ class Metrics:
     def record_queue_depth(self, depth: int) -> None:
         """Runs that this process holds."""
         self._sink.record("queue_depth", depth, {"component": self._component})
+
+    def record_queued_runs(self, count: int) -> None:
+        """Runs in the database that wait for a runner."""
+        self._sink.record("queued_runs", count, {})
 
     def record_vram(self, devices: Iterable[GpuMemory]) -> None:
         """What NVML just said of this machine's GPUs."""

@@ -1,0 +1,141 @@
+"""The runs that one runner holds: their executions, leases and slots."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pydantic
+import structlog
+
+from actors.running.lease_keeper import LeaseKeeper
+from actors.running.run_execution import RunExecution, RunParts
+from actors.running.task_owner import TaskOwner
+from actors.stores.records import ClaimedRun, RunWrite
+from flows.nodes.run_payload import error_fact
+from registries.contracts.errors import CancelledRun, NotFound, ParleyError, ValidationError
+from registries.contracts.runs import RunEvent, RunResult
+from registries.specs import FlowSpec
+
+_HAND_OVER_S = 10.0
+"""How long handing runs over may take once they were told: a commit each, and the end of their calls."""
+
+
+class RunRegister:
+    """Begins claimed runs and forgets ended ones. ``on_free`` is called when a slot comes free."""
+
+    def __init__(
+        self,
+        parts: RunParts,
+        keeper: LeaseKeeper,
+        max_runs: int,
+        current_flow: Callable[[str], FlowSpec],
+        on_free: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._keeper = keeper
+        self._max_runs = max_runs
+        self._current_flow = current_flow
+        self._on_free = on_free
+        self._owner = TaskOwner()
+        self._runs: dict[str, RunExecution] = {}
+        self._reserved = 0
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run_id: str) -> RunExecution | None:
+        """The run, if it is held here."""
+        return self._runs.get(run_id)
+
+    @property
+    def free(self) -> int:
+        """How many more runs may be begun."""
+        return max(0, self._max_runs - len(self._runs) - self._reserved)
+
+    def reserve(self) -> None:
+        """Keep a slot for a claim that is under way; ``unreserve`` after it, whatever came of it."""
+        self._reserved += 1
+
+    def unreserve(self) -> None:
+        """Give a reserved slot back."""
+        self._reserved -= 1
+
+    def begin(self, claimed: ClaimedRun, asked_at: float) -> RunExecution | None:
+        """Start a run that was claimed by a request sent at ``asked_at`` (monotonic).
+
+        None for a run whose flow this version of the runtime cannot build: it ends as failed, and says so.
+        """
+        run_id, lease = claimed.order.run_id, claimed.lease
+        try:
+            flow = self._flow_of(claimed)
+        except ValidationError as error:
+            self._owner.start(self._refuse(claimed, error), f"refuse-{run_id}")
+            return None
+        execution = RunExecution(claimed, flow, self._parts, lambda: self._keeper.is_sure(lease))
+        self._runs[run_id] = execution
+        self._keeper.add(
+            lease,
+            asked_at,
+            execution.lose,
+            lambda: execution.cancel(CancelledRun("the run was cancelled")),
+        )
+        self._parts.metrics.record_queue_depth(len(self._runs))
+        execution.task = self._owner.start(execution.work(), f"run-{run_id}")
+        execution.task.add_done_callback(lambda _: self._forget(execution))
+        return execution
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let runs end by themselves, then hand the rest over to other runners; nothing is left when done."""
+        if not await self._owner.drain(timeout_s):
+            structlog.get_logger("actors.flow_runner").info("handing_runs_over", runs=len(self._runs))
+            for execution in list(self._runs.values()):
+                execution.hand_over()
+            await self._owner.drain(_HAND_OVER_S)
+        await self._owner.cancel_all()
+
+    def _flow_of(self, claimed: ClaimedRun) -> FlowSpec:
+        """The version that the run is pinned to: the catalog's own object where it still is that version."""
+        name = claimed.order.request.flow_type
+        try:
+            current = self._current_flow(name)
+            if current.version == claimed.flow_version:
+                return current
+        except NotFound:
+            pass
+        try:
+            return FlowSpec.model_validate(claimed.flow_spec)
+        except pydantic.ValidationError as error:
+            raise ValidationError(
+                f"version {claimed.flow_version} of flow {name!r} cannot be read by this version of the runtime",
+                param="flow_version",
+            ) from error
+
+    async def _refuse(self, claimed: ClaimedRun, error: ParleyError) -> None:
+        order = claimed.order
+        result = RunResult(
+            run_id=order.run_id,
+            flow=order.request.flow_type,
+            flow_version=claimed.flow_version,
+            status="failed",
+            request_id=order.request_id,
+            error=error_fact(error),
+        )
+        event = RunEvent(
+            run_id=order.run_id,
+            seq=claimed.last_seq + 1,
+            time=time.time(),
+            type="run.failed",
+            data={"result": result.model_dump(mode="json")},
+        )
+        await self._parts.store.finish(claimed.lease, result, RunWrite(events=(event,)))
+
+    def _forget(self, execution: RunExecution) -> None:
+        self._keeper.remove(execution.lease)
+        if self._runs.get(execution.order.run_id) is execution:
+            del self._runs[execution.order.run_id]
+        self._parts.metrics.record_queue_depth(len(self._runs))
+        # On the next turn of the loop: done callbacks run in any order.
+        asyncio.get_running_loop().call_soon(self._on_free)
+
