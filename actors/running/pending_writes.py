@@ -1,9 +1,10 @@
-"""What a run has still to commit, and until when it may wait for company."""
+"""What a run has still to commit, in order, and until when it may wait for company."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ BEGIN_PATIENCE_S = 0.010
 """Events that say that something begins wait so long for what ends it: an instant node costs one commit.
 
 A reader sees them within 50 ms (a budget of `make bench`), which leaves room for the commit and the way."""
-END_PATIENCE_S = 0.002
-"""Ends of nodes: the checkpoint that follows at once joins their commit; a sibling's end does not wait longer."""
-_BEGINNINGS = frozenset({"run.started", "node.started", "round.started"})
+TASK_PATIENCE_S = 0.002
+"""A task's writes: the checkpoint that follows at once joins their commit; no sibling is waited for longer."""
+_ENDS = frozenset({"node.completed", "node.failed", "node.skipped"})
 
 
 @dataclass(slots=True)
@@ -30,14 +31,17 @@ class Batch:
 
 
 class PendingWrites:
-    """Collects events and states in order; ``due_at`` is when they must be committed (inf: nothing waits).
+    """Collects events and states; ``due_at`` is when they must be committed (inf: nothing is due).
 
-    Times are readings of the event loop's clock, in seconds.
+    An event that says that a node ended is held back, and all after it, until the node's writes are there:
+    committed without them, the node would run again after a crash although its end had been told. Times are
+    readings of the event loop's clock, in seconds.
     """
 
     def __init__(self) -> None:
         self.due_at = math.inf
         self._events: list[RunEvent] = []
+        self._written: Counter[str] = Counter()
         self._checkpoints: list[CheckpointRow] = []
         self._writes: list[WriteRow] = []
         self._deferred: list[CheckpointRow] = []
@@ -47,13 +51,11 @@ class PendingWrites:
         return bool(self._events or self._checkpoints or self._writes or self._deferred)
 
     def add_event(self, event: RunEvent, now: float, token_patience_s: float) -> None:
-        """Take an event."""
+        """Take an event. The end of a node is due with the node's writes, not by itself."""
         self._events.append(event)
-        if not is_durable(event):
-            patience_s = token_patience_s
-        else:
-            patience_s = BEGIN_PATIENCE_S if event.type in _BEGINNINGS else END_PATIENCE_S
-        self.due_at = min(self.due_at, now + patience_s)
+        if event.type not in _ENDS:
+            patience_s = BEGIN_PATIENCE_S if is_durable(event) else token_patience_s
+            self.due_at = min(self.due_at, now + patience_s)
 
     def add_state(
         self,
@@ -62,25 +64,50 @@ class PendingWrites:
         now: float,
         waiter: asyncio.Future[None],
     ) -> None:
-        """Take a state that somebody waits for: a checkpoint is due at once, a task's writes like its end."""
+        """Take a state that somebody waits for: a checkpoint is due at once, a task's writes soon."""
         self._checkpoints.extend(checkpoints)
-        self._writes.extend(writes)
+        self._take_writes(writes)
         self._waiters.append(waiter)
-        self.due_at = min(self.due_at, now if checkpoints else now + END_PATIENCE_S)
+        self.due_at = min(self.due_at, now if checkpoints or not writes else now + TASK_PATIENCE_S)
 
     def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """Take a state that goes with the next commit, whenever that is."""
         self._deferred.extend(checkpoints)
-        self._writes.extend(writes)
+        self._take_writes(writes)
 
-    def take(self) -> Batch:
-        """All of it; tokens alone leave the deferred state for a commit that is needed anyway."""
-        durable = tuple(event for event in self._events if is_durable(event))
+    def take(self, everything: bool = False) -> Batch:
+        """What may be committed now; ``everything`` at a run's end, where nothing follows.
+
+        Tokens alone leave the deferred state for a commit that is needed anyway.
+        """
+        count = len(self._events) if everything else self._ready()
+        events, self._events = self._events[:count], self._events[count:]
+        durable = tuple(event for event in events if is_durable(event))
         write = RunWrite()
         if durable or self._checkpoints or self._waiters:
             write = RunWrite(durable, (*self._deferred, *self._checkpoints), tuple(self._writes))
             self._deferred, self._checkpoints, self._writes = [], [], []
-        batch = Batch(self._events, write, self._waiters)
-        self._events, self._waiters = [], []
+        batch = Batch(events, write, self._waiters)
+        self._waiters = []
         self.due_at = math.inf
         return batch
+
+    def drop_events(self) -> int:
+        """Forget the events that are held back, of a run that goes on elsewhere; how many durable ones."""
+        dropped, self._events = self._events, []
+        return sum(1 for event in dropped if is_durable(event))
+
+    def _take_writes(self, writes: Sequence[WriteRow]) -> None:
+        self._writes.extend(writes)
+        for task_path in {write.task_path for write in writes}:
+            # LangGraph's path of a node's task ends in the node's name ("~__pregel_pull, creator").
+            self._written[task_path.rpartition(", ")[2]] += 1
+
+    def _ready(self) -> int:
+        """How many of the first events may be committed."""
+        for index, event in enumerate(self._events):
+            if event.type in _ENDS and event.node is not None:
+                if self._written[event.node] == 0:
+                    return index
+                self._written[event.node] -= 1
+        return len(self._events)

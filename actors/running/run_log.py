@@ -142,18 +142,20 @@ class RunLog:
         """Commit the end, the result and all that is pending together; then show it."""
         await self._close(pump)
         self.add(_END_TYPES[result.status], None, {"result": result.model_dump(mode="json")})
-        await self._commit(self._take(), lambda w: self._store.finish(self._lease, result, w), "finish")
+        await self._commit(self._take(everything=True), lambda w: self._store.finish(self._lease, result, w), "finish")
 
     async def wait(self, pump: asyncio.Task[None], result: RunResult, waiting: Waiting) -> None:
         """Commit that the run waits for a human; the lease is given back with it."""
         await self._close(pump)
         data = {"waiting": waiting.model_dump(mode="json"), "result": result.model_dump(mode="json")}
         self.add("run.waiting", waiting.node, data)
-        await self._commit(self._take(), lambda w: self._store.wait(self._lease, waiting, w), "wait")
+        await self._commit(self._take(everything=True), lambda w: self._store.wait(self._lease, waiting, w), "wait")
 
     async def release(self, pump: asyncio.Task[None]) -> None:
-        """Commit what is pending and hand the run back to the queue."""
+        """Commit what is pending and hand the run back to the queue; ends without their state run again."""
         await self._close(pump)
+        await self._commit(self._take(), lambda w: self._store.commit(self._lease, w), "events")
+        self.seq -= self._pending.drop_events()
         self.add("run.released", None, {"reason": "its runner stops; another one goes on"})
         await self._commit(self._take(), lambda w: self._store.release(self._lease, w), "release")
 
@@ -171,12 +173,12 @@ class RunLog:
                 self._timer.cancel()
             self._timer = loop.call_at(due_at, self._go.set)
 
-    def _take(self) -> Batch:
+    def _take(self, everything: bool = False) -> Batch:
         self._go.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return self._pending.take()
+        return self._pending.take(everything)
 
     async def _commit(
         self, batch: Batch, commit: Callable[[RunWrite], Awaitable[None]], operation: str

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from actors.running.run_log import RunLog
+from actors.stores.records import CheckpointRow, Lease, WriteRow
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
-from registries.contracts.errors import Conflict, StoreError
-from registries.contracts.runs import RunEvent, RunResult
+from registries.contracts.errors import Conflict, LeaseLost
+from registries.contracts.runs import RunEvent, RunResult, Waiting
 from tests.polling import until
 from tests.unit.actors.running.fakes import MemoryStore
 
@@ -17,9 +20,38 @@ def result(status: str = "completed") -> RunResult:
     return RunResult(run_id="r", flow="f", flow_version="v", status=status, answer="85")
 
 
-def log_over(store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0) -> RunLog:
+def checkpoint(name: str) -> CheckpointRow:
+    return CheckpointRow("r", "", name, None, "msgpack", b"state", b"{}")
+
+
+def task_write(node: str, task: str = "t1") -> WriteRow:
+    return WriteRow("r", "", "c0", task, 0, "outputs", "msgpack", b"text", f"~__pregel_pull, {node}")
+
+
+def log_over(
+    store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0, held: bool = True
+) -> RunLog:
     metrics = Metrics(NullSink(), "test")
-    return RunLog("r", store, metrics, last_seq, lambda: 1.0, linger_s=lambda: 0.001, patience_s=patience_s)
+    return RunLog(
+        Lease("r", 1),
+        last_seq,
+        store,  # type: ignore[arg-type]
+        metrics,
+        is_held=lambda: held,
+        now=lambda: 1.0,
+        linger_s=lambda: 0.001,
+        patience_s=patience_s,
+    )
+
+
+@asynccontextmanager
+async def pumping(log: RunLog) -> AsyncIterator[asyncio.Task[None]]:
+    pump = asyncio.create_task(log.pump())
+    try:
+        yield pump
+    finally:
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
 
 
 async def everything(log: RunLog) -> list[RunEvent]:
@@ -29,18 +61,16 @@ async def everything(log: RunLog) -> list[RunEvent]:
 async def test_durable_events_are_gapless_and_tokens_carry_the_last_seq() -> None:
     store = MemoryStore()
     log = log_over(store, last_seq=4)
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(everything(log))
-        pump = group.create_task(log.pump())
-        await asyncio.sleep(0)
+    reading = asyncio.create_task(everything(log))
+    async with pumping(log) as pump:
         await log.emit("run.started", None, {})
         await log.emit("node.started", "a", {})
         await log.emit("node.token", "a", {"text": "x"})
         await log.emit("node.token", "a", {"text": "y"})
         await log.emit("node.completed", "a", {"text": "xy"})
-        assert await log.finish(pump, result())
+        await log.finish(pump, result())
         log.end()
-    events = reading.result()
+    events = await reading
     assert [(e.type, e.seq) for e in events] == [
         ("run.started", 5),
         ("node.started", 6),
@@ -63,56 +93,179 @@ async def test_nothing_durable_is_shown_before_its_commit_and_emit_does_not_wait
         async for batch in log.reader().batches():
             seen.extend(batch)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read())
-        pump = group.create_task(log.pump())
-        await log.emit("run.started", None, {})
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert seen == []
+    reading = asyncio.create_task(read())
+    async with pumping(log) as pump:
         await log.emit("node.started", "a", {})
+        flushed = asyncio.create_task(log.flush())
+        await until(lambda: not log._pending, 2)
+        assert seen == [] and not flushed.done()
+        await log.emit("node.started", "b", {})
         store.gate.set()
         await until(lambda: len(seen) == 2, 2)
         await log.finish(pump, result())
         log.end()
+    await reading
+
+
+async def test_a_node_s_end_and_the_checkpoint_after_it_are_one_commit() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        log.defer([checkpoint("input")], [])
+        await log.emit("run.started", None, {})
+        await log.emit("node.started", "a", {})
+        await log.emit("node.completed", "a", {})
+        saved = asyncio.create_task(log.keep([], [task_write("a")]))
+        await asyncio.sleep(0)
+        await log.keep([checkpoint("c1")], [])
+        await saved
+        assert len(store.writes) == 1
+        only = store.writes[0]
+        assert [c.checkpoint_id for c in only.checkpoints] == ["input", "c1"]
+        assert [w.task_id for w in only.writes] == ["t1"]
+        assert [e.type for e in only.events] == ["run.started", "node.started", "node.completed"]
+        await log.finish(pump, result())
+
+
+async def test_an_expert_s_end_is_committed_without_waiting_for_its_siblings() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        await asyncio.wait_for(log.keep([], [task_write("a")]), 2)
+        assert [w.task_id for w in store.writes[0].writes] == ["t1"]
+        await log.finish(pump, result())
+
+
+async def test_a_node_s_end_is_not_committed_without_its_writes() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        await log.emit("node.completed", "b", {})
+        kept_b = asyncio.create_task(log.keep([], [task_write("b", "t2")]))
+        await until(lambda: len(store.writes) == 1, 2)
+        assert store.commits == [[]], "the end of a holds back that of b"
+        await kept_b
+        await log.keep([], [task_write("a", "t1")])
+        await log.flush()
+        assert [e.node for commit in store.commits for e in commit] == ["a", "b"]
+        await log.finish(pump, result())
+
+
+async def test_a_run_that_is_handed_over_takes_back_the_ends_without_writes() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.started", "a", {})
+        await log.emit("node.completed", "a", {})
+        await log.emit("node.started", "b", {})
+        await log.release(pump)
+    events = [e for commit in store.commits for e in commit]
+    assert [(e.type, e.seq) for e in events] == [("node.started", 1), ("run.released", 2)]
+
+
+async def test_tokens_alone_cost_no_commit_and_leave_the_deferred_state() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    reader = log.reader()
+    async with pumping(log) as pump:
+        log.defer([checkpoint("input")], [])
+        await log.emit("node.token", "a", {"text": "x"})
+        batches = reader.batches()
+        assert [e.type for e in await anext(batches)] == ["node.token"]
+        assert store.writes == []
+        await log.finish(pump, result())
+    assert [c.checkpoint_id for c in store.writes[0].checkpoints] == ["input"]
 
 
 async def test_a_store_that_is_away_for_a_moment_loses_nothing() -> None:
     store = MemoryStore()
     store.refusals = 2
     log = log_over(store)
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(everything(log))
-        pump = group.create_task(log.pump())
-        await asyncio.sleep(0)
+    reading = asyncio.create_task(everything(log))
+    async with pumping(log) as pump:
         await log.emit("run.started", None, {})
         await until(lambda: bool(store.commits), 5)
         await log.emit("node.started", "a", {})
+        store.refusals = 1
         await log.finish(pump, result())
         log.end()
-    assert [e.seq for e in reading.result()] == [1, 2, 3]
+    assert [e.seq for e in await reading] == [1, 2, 3]
+    assert [e.seq for commit in store.commits for e in commit] == [1, 2, 3]
 
 
-async def test_an_end_that_cannot_be_written_is_an_error() -> None:
+@pytest.mark.parametrize(("patience_s", "held"), [(0.0, True), (60.0, False)])
+async def test_a_store_that_stays_away_ends_the_run_here(patience_s: float, held: bool) -> None:
     store = MemoryStore()
-    store.refusals = 10
-    log = log_over(store, patience_s=0.0)
-    pump = asyncio.create_task(log.pump())
-    with pytest.raises(StoreError):
-        await log.finish(pump, result())
-    log.end(StoreError("the disk is away"))
-    assert store.results == {}
+    store.refusals = 1_000
+    log = log_over(store, patience_s=patience_s, held=held)
+    async with pumping(log) as pump:
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(log.keep([checkpoint("c1")], []), 5)
+        with pytest.raises(LeaseLost):
+            await pump
+    assert store.writes == []
 
 
-async def test_a_run_that_somebody_ended_shows_no_second_end() -> None:
+async def test_a_run_that_was_taken_over_writes_nothing_more() -> None:
     store = MemoryStore()
-    store.results["r"] = result("cancelled")
+    store.lost = True
     log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        with pytest.raises(LeaseLost):
+            await log.keep([checkpoint("c1")], [])
+        with pytest.raises(LeaseLost):
+            await log.finish(pump, result())
+    assert store.writes == [] and store.results == []
+
+
+async def test_no_node_begins_once_the_lease_is_not_sure() -> None:
+    log = log_over(MemoryStore(), held=False)
+    await log.emit("node.token", "a", {"text": "x"})
+    with pytest.raises(LeaseLost):
+        await log.emit("node.started", "a", {})
+    assert log.seq == 0
+
+
+@pytest.mark.parametrize("ending", ["wait", "release"])
+async def test_the_other_endings_are_committed_with_what_is_pending(ending: str) -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    waiting = Waiting(node="approve", interrupt_id="i1", text="85?")
+    async with pumping(log) as pump:
+        await log.emit("node.started", "approve", {})
+        if ending == "wait":
+            await log.wait(pump, result("waiting"), waiting)
+        else:
+            await log.release(pump)
+    assert store.endings == [ending]
+    last = store.writes[-1].events[-1]
+    assert last.type == ("run.waiting" if ending == "wait" else "run.released") and last.seq == 2
+    assert (last.data.get("waiting") == waiting.model_dump(mode="json")) == (ending == "wait")
+
+
+async def test_a_late_reader_gets_what_was_shown_since_the_claim() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("run.started", None, {})
+        await log.emit("node.token", "a", {"text": "x"})
+        await log.flush()
+        await until(lambda: bool(store.commits), 2)
+        late = asyncio.create_task(everything(log))
+        await asyncio.sleep(0)
+        await log.finish(pump, result())
+        log.end()
+    assert [e.type for e in await late] == ["run.started", "run.completed"]
+
+
+async def test_readers_get_the_error_of_a_run_that_left() -> None:
+    log = log_over(MemoryStore())
     reading = asyncio.create_task(everything(log))
     await asyncio.sleep(0)
-    pump = asyncio.create_task(log.pump())
-    assert not await log.finish(pump, result())
-    log.end(Conflict("ended by somebody else"))
+    log.end(Conflict("taken over"))
     with pytest.raises(Conflict):
         await reading
 
@@ -121,15 +274,16 @@ async def test_a_reader_that_leaves_is_forgotten_and_a_slow_one_merges_tokens() 
     store = MemoryStore()
     log = log_over(store)
     leaving, slow = log.reader(), log.reader()
-    pump = asyncio.create_task(log.pump())
-    await log.emit("run.started", None, {})
-    stream = leaving.batches()
-    assert [e.type for e in await anext(stream)] == ["run.started"]
-    await stream.aclose()  # type: ignore[attr-defined]
-    for _ in range(5):
-        await log.emit("node.token", "a", {"text": "x"})
-        await until(lambda: not log._pending, 2)
-    await log.finish(pump, result())
-    log.end()
+    async with pumping(log) as pump:
+        await log.emit("run.started", None, {})
+        stream = leaving.batches()
+        assert [e.type for e in await anext(stream)] == ["run.started"]
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert leaving not in log._readers
+        for _ in range(5):
+            await log.emit("node.token", "a", {"text": "x"})
+            await until(lambda: not log._pending, 2)
+        await log.finish(pump, result())
+        log.end()
     batches = [batch async for batch in slow.batches()]
     assert [e.data.get("text") for batch in batches for e in batch if e.type == "node.token"] == ["xxxxx"]
