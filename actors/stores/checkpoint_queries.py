@@ -1,0 +1,146 @@
+"""Graph states and the writes towards the next ones; one SQL for every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from actors.stores.database import Transaction
+from actors.stores.records import CheckpointRow, WriteRow
+
+_KEYS_AT_ONCE = 500
+"""Checkpoints whose writes one query reads, or threads that one statement removes."""
+
+_CHECKPOINT = "thread_id, ns, checkpoint_id, parent_id, type, data, metadata"
+_WRITE = "thread_id, ns, checkpoint_id, task_id, idx, channel, type, data, task_path"
+_INSERT_WRITE = f"INSERT INTO checkpoint_writes ({_WRITE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT"
+
+Stored = tuple[CheckpointRow, list[WriteRow]]
+
+
+def get_checkpoint(tx: Transaction, thread_id: str, ns: str, checkpoint_id: str | None) -> Stored | None:
+    """That checkpoint, or the newest of the namespace (ids sort by time), with its writes."""
+    sql = f"SELECT {_CHECKPOINT} FROM checkpoints WHERE thread_id = ? AND ns = ?"
+    if checkpoint_id is None:
+        cursor = tx.execute(f"{sql} ORDER BY checkpoint_id DESC LIMIT 1", (thread_id, ns))
+    else:
+        cursor = tx.execute(f"{sql} AND checkpoint_id = ?", (thread_id, ns, checkpoint_id))
+    row = cursor.fetchone()
+    return _with_writes(tx, [row])[0] if row is not None else None
+
+
+def list_checkpoints(
+    tx: Transaction, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
+) -> list[Stored]:
+    """Newest first; None means any thread, any namespace, no bound."""
+    clauses = [
+        (clause, value)
+        for clause, value in (("thread_id = ?", thread_id), ("ns = ?", ns), ("checkpoint_id < ?", before))
+        if value is not None
+    ]
+    where = f" WHERE {' AND '.join(clause for clause, _ in clauses)}" if clauses else ""
+    parameters: list[Any] = [value for _, value in clauses]
+    sql = f"SELECT {_CHECKPOINT} FROM checkpoints{where} ORDER BY checkpoint_id DESC, thread_id, ns"
+    if limit is not None:
+        sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
+    return _with_writes(tx, tx.execute(sql, parameters).fetchall())
+
+
+def insert_checkpoints(tx: Transaction, rows: Sequence[CheckpointRow]) -> None:
+    """Write them; one that exists is replaced."""
+    if rows:
+        tx.executemany(
+            f"INSERT INTO checkpoints ({_CHECKPOINT}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, {{now}})"
+            " ON CONFLICT (thread_id, ns, checkpoint_id) DO UPDATE SET parent_id = excluded.parent_id,"
+            " type = excluded.type, data = excluded.data, metadata = excluded.metadata",
+            [(r.thread_id, r.ns, r.checkpoint_id, r.parent_id, r.type, r.data, r.metadata) for r in rows],
+        )
+
+
+def insert_writes(tx: Transaction, rows: Sequence[WriteRow]) -> None:
+    """Write them; one with a negative idx replaces (errors, interrupts), of the others the first stays."""
+    replacing = [_values(row) for row in rows if row.idx < 0]
+    if replacing:
+        tx.executemany(
+            f"{_INSERT_WRITE} (thread_id, ns, checkpoint_id, task_id, idx) DO UPDATE SET"
+            " channel = excluded.channel, type = excluded.type, data = excluded.data,"
+            " task_path = excluded.task_path",
+            replacing,
+        )
+    keeping = [_values(row) for row in rows if row.idx >= 0]
+    if keeping:
+        tx.executemany(f"{_INSERT_WRITE} DO NOTHING", keeping)
+
+
+def copy_thread(tx: Transaction, source: str, target: str) -> None:
+    """The whole of one thread under another name; what the target has already stays as it is."""
+    checkpoint, write = _CHECKPOINT.removeprefix("thread_id, "), _WRITE.removeprefix("thread_id, ")
+    for table, columns in (("checkpoints", f"{checkpoint}, created_at"), ("checkpoint_writes", write)):
+        tx.execute(
+            f"INSERT INTO {table} (thread_id, {columns}) SELECT CAST(? AS TEXT), {columns} FROM {table}"
+            " WHERE thread_id = ? ON CONFLICT DO NOTHING",
+            (target, source),
+        )
+
+
+def drop_threads(tx: Transaction, thread_ids: Sequence[str]) -> int:
+    """Remove all checkpoints and writes of these threads; how many checkpoints there were."""
+    removed = 0
+    for some in _parts(thread_ids):
+        marks = ", ".join("?" * len(some))
+        tx.execute(f"DELETE FROM checkpoint_writes WHERE thread_id IN ({marks})", some)
+        removed += tx.execute(f"DELETE FROM checkpoints WHERE thread_id IN ({marks})", some).rowcount
+    return removed
+
+
+def drop_checkpoints(tx: Transaction, thread_id: str, checkpoint_ids: Sequence[str]) -> None:
+    """Remove these checkpoints of a thread, in every namespace, with their writes."""
+    for some in _parts(checkpoint_ids):
+        marks = ", ".join("?" * len(some))
+        for table in ("checkpoint_writes", "checkpoints"):
+            tx.execute(
+                f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id IN ({marks})", [thread_id, *some]
+            )
+
+
+def _with_writes(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[Stored]:
+    stored: dict[tuple[str, str, str], Stored] = {}
+    for row in rows:
+        kept = CheckpointRow(*row[:5], data=bytes(row[5]), metadata=bytes(row[6]))
+        stored[kept.thread_id, kept.ns, kept.checkpoint_id] = (kept, [])
+    columns = ", ".join(f"w.{name}" for name in _WRITE.split(", "))
+    for some in _parts(list(stored)):
+        # CROSS JOIN: SQLite goes through the wanted checkpoints and probes the writes' key.
+        found = tx.execute(
+            f"WITH wanted (thread_id, ns, checkpoint_id) AS (VALUES {', '.join(['(?, ?, ?)'] * len(some))})"
+            f" SELECT {columns} FROM wanted k CROSS JOIN checkpoint_writes w"
+            " WHERE w.thread_id = k.thread_id AND w.ns = k.ns AND w.checkpoint_id = k.checkpoint_id",
+            [part for key in some for part in key],
+        ).fetchall()
+        for row in found:
+            stored[row[0], row[1], row[2]][1].append(WriteRow(*row[:7], data=bytes(row[7]), task_path=row[8]))
+    for _, writes in stored.values():
+        # Sorted here: databases differ in how they sort text.
+        writes.sort(key=lambda write: (write.task_id, write.idx))
+    return list(stored.values())
+
+
+def _values(row: WriteRow) -> tuple[Any, ...]:
+    return (
+        row.thread_id,
+        row.ns,
+        row.checkpoint_id,
+        row.task_id,
+        row.idx,
+        row.channel,
+        row.type,
+        row.data,
+        row.task_path,
+    )
+
+
+def _parts(keys: Sequence[Any]) -> Iterator[list[Any]]:
+    remaining = iter(keys)
+    while part := list(islice(remaining, _KEYS_AT_ONCE)):
+        yield part
