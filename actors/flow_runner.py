@@ -79,9 +79,7 @@ class FlowRunner:
             linger_s=self._linger_s,
         )
         self._owner_name = owner_name(config)
-        self._keeper = LeaseKeeper(
-            self._store.open_renewer(), config.lease.ttl_s, asyncio.get_running_loop()
-        )
+        self._keeper = LeaseKeeper(self._store.open_renewer(), config.lease.ttl_s, asyncio.get_running_loop())
         self._keeper.start()
         self._register = RunRegister(
             parts, self._keeper, config.runner_max_ongoing, self._catalog.flows.get, self._on_free

@@ -113,7 +113,7 @@ class LeaseKeeper:
                 if not self._away:
                     log.warning("leases_not_renewed", error=error.message, held=len(self._held))
                 self._away = True
-            except Exception:  # noqa: BLE001 - a dead keeper loses every run of this process: it must go on
+            except Exception:
                 log.exception("lease_keeper_failed")
             else:
                 if self._away:

@@ -142,14 +142,18 @@ class RunLog:
         """Commit the end, the result and all that is pending together; then show it."""
         await self._close(pump)
         self.add(_END_TYPES[result.status], None, {"result": result.model_dump(mode="json")})
-        await self._commit(self._take(everything=True), lambda w: self._store.finish(self._lease, result, w), "finish")
+        await self._commit(
+            self._take(everything=True), lambda w: self._store.finish(self._lease, result, w), "finish"
+        )
 
     async def wait(self, pump: asyncio.Task[None], result: RunResult, waiting: Waiting) -> None:
         """Commit that the run waits for a human; the lease is given back with it."""
         await self._close(pump)
         data = {"waiting": waiting.model_dump(mode="json"), "result": result.model_dump(mode="json")}
         self.add("run.waiting", waiting.node, data)
-        await self._commit(self._take(everything=True), lambda w: self._store.wait(self._lease, waiting, w), "wait")
+        await self._commit(
+            self._take(everything=True), lambda w: self._store.wait(self._lease, waiting, w), "wait"
+        )
 
     async def release(self, pump: asyncio.Task[None]) -> None:
         """Commit what is pending and hand the run back to the queue; ends without their state run again."""

@@ -18,7 +18,7 @@ from registries.contracts.errors import StoreError
 MAX_CLAIMS = 32
 """Runs fetched by one query; more would make the other runners of a cluster wait for them."""
 RECOVERY_S = 2.0
-"""After the database was away: leases that could not be renewed meanwhile get time to be, before any is taken."""
+"""After the database was away: leases get time to be renewed before any is taken from its owner."""
 
 
 class RunQueue:

@@ -108,7 +108,7 @@ class RunRegister:
             return FlowSpec.model_validate(claimed.flow_spec)
         except pydantic.ValidationError as error:
             raise ValidationError(
-                f"version {claimed.flow_version} of flow {name!r} cannot be read by this version of the runtime",
+                f"version {claimed.flow_version} of flow {name!r} cannot be read by this runtime",
                 param="flow_version",
             ) from error
 
@@ -138,4 +138,3 @@ class RunRegister:
         self._parts.metrics.record_queue_depth(len(self._runs))
         # On the next turn of the loop: done callbacks run in any order.
         asyncio.get_running_loop().call_soon(self._on_free)
-

@@ -2,25 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.running.ports import GpuResources
-from actors.running.run_execution import RunExecution, RunParts
+from actors.running.run_execution import HandedOver, RunExecution, RunParts
+from actors.stores.open_store import open_store
+from actors.stores.records import Lease, NewRun, RunWrite
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
 from flows.builder import FlowGraphs
 from flows.ports import EventSink
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import (
     CancelledRun,
     Conflict,
     InternalError,
+    LeaseLost,
     ParleyError,
     ProviderError,
-    StoreError,
 )
 from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import (
@@ -33,10 +36,44 @@ from registries.contracts.runs import (
 )
 from registries.loader import load_catalog
 from tests.polling import until
-from tests.unit.actors.running.fakes import MemoryStore
 from tests.unit.flows.fakes import FakeGenerator
 
 CATALOG = load_catalog()
+RUN = "run-1"
+
+
+class WatchedStore:
+    """A real store whose commits can be held back or refused."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.commits = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.refusal: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def commit(self, lease: Lease, write: RunWrite) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.commits += 1
+        await self._inner.commit(lease, write)
+
+    async def finish(self, lease: Lease, result: RunResult, write: RunWrite) -> None:
+        await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.commits += 1
+        await self._inner.finish(lease, result, write)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[WatchedStore]:
+    opened = await open_store(RuntimeConfig(home=str(tmp_path / "home")))
+    yield WatchedStore(opened)
+    await opened.close()
 
 
 class NoPlacement:
@@ -44,15 +81,15 @@ class NoPlacement:
         raise AssertionError("this flow places nothing")
 
 
-def execution(
-    store: MemoryStore, outputs: Path, generator: FakeGenerator | None = None, **request: Any
+async def execution(
+    store: WatchedStore, outputs: Path, generator: FakeGenerator | None = None, **request: Any
 ) -> RunExecution:
     def no_placement(_: EventSink) -> NoPlacement:
         return NoPlacement()
 
     parts = RunParts(
         generator=generator or FakeGenerator(),
-        store=store,
+        store=store,  # type: ignore[arg-type]
         graphs=FlowGraphs(CATALOG),
         metrics=Metrics(NullSink(), "test"),
         placement=no_placement,
@@ -61,9 +98,13 @@ def execution(
         linger_s=lambda: 0.001,
     )
     deadline_s = request.pop("deadline_s", 20.0)
-    asked = RunRequest(**{"prompt": "What is 48 + 37?", "flow_type": "challenge", **request})
-    order = RunOrder(run_id="run-1", request_id="req-1", request=asked, deadline_s=deadline_s)
-    return RunExecution(order, CATALOG.flows.get("challenge"), parts)
+    flow = CATALOG.flows.get(request.pop("flow", "challenge"))
+    asked = RunRequest(**{"prompt": "What is 48 + 37?", "flow_type": flow.name, **request})
+    order = RunOrder(run_id=RUN, request_id="req-1", request=asked, deadline_s=deadline_s)
+    new = NewRun(order, flow.version, flow.model_dump(mode="json"))
+    claimed = await store.claim(new, "owner", 60.0, 3)
+    assert claimed is not None
+    return RunExecution(claimed, flow, parts)
 
 
 async def finished(run: RunExecution) -> tuple[list[RunEvent], ParleyError | None]:
@@ -84,20 +125,40 @@ def result_of(events: list[RunEvent]) -> RunResult:
     return RunResult.model_validate(events[-1].data["result"])
 
 
-async def test_the_result_is_the_same_in_event_store_and_file(tmp_path: Path) -> None:
-    store = MemoryStore()
-    events, error = await finished(execution(store, tmp_path, target="85"))
+async def stored(store: WatchedStore) -> dict[str, Any]:
+    run: dict[str, Any] | None = await store.get(RUN, "default")
+    assert run is not None
+    return run
+
+
+async def test_the_result_is_the_same_in_event_store_and_file(store: WatchedStore, tmp_path: Path) -> None:
+    events, error = await finished(await execution(store, tmp_path, target="85"))
     result = result_of(events)
     assert error is None and result.status == "completed"
     assert events[0].type == "run.started" and events[-1].type == "run.completed"
-    assert store.results["run-1"] == result
+    run = await stored(store)
+    assert run["status"] == "completed" and RunResult.model_validate(run["result"]) == result
     artifact = json.loads(Path(result.artifact or "").read_text())
     assert artifact["answer"] == result.answer and artifact["artifact"] == result.artifact
     assert {node.id for node in result.nodes} >= {"creator", "challenger", "refiner"}
+    durable = [event for event in events if event.type != "node.token"]
+    assert await store.events(RUN, "default", after=1) == durable
+    assert [event.seq for event in durable] == list(range(2, len(durable) + 2))
 
 
-async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(tmp_path: Path) -> None:
-    store = MemoryStore()
+async def test_an_instant_three_node_run_takes_four_commits_beside_its_acceptance(
+    store: WatchedStore, tmp_path: Path
+) -> None:
+    run = await execution(store, tmp_path, input={"rounds": 1})
+    events, _ = await finished(run)
+    visits = [event for event in events if event.type == "node.completed"]
+    # accept, claim, one for each node, the end: at most six for three nodes.
+    assert store.commits <= len(visits) + 1
+
+
+async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(
+    store: WatchedStore, tmp_path: Path
+) -> None:
     waiting = asyncio.Event()
 
     async def pause(request: GenerationRequest) -> None:
@@ -106,7 +167,7 @@ async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(tmp_path: P
             await asyncio.sleep(60)
 
     generator = FakeGenerator(pause=pause)
-    run = execution(store, tmp_path, generator)
+    run = await execution(store, tmp_path, generator)
     ended = asyncio.create_task(finished(run))
     await asyncio.wait_for(waiting.wait(), 5)
     run.cancel(CancelledRun("the client went away"))
@@ -115,110 +176,118 @@ async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(tmp_path: P
     assert error is None and events[-1].type == "run.cancelled"
     assert result.status == "cancelled" and result.error is not None
     assert [node.id for node in result.nodes] == ["creator"]
-    assert generator.aborted and store.results["run-1"].status == "cancelled"
+    assert generator.aborted and (await stored(store))["status"] == "cancelled"
     assert result.usage == result.nodes[0].usage
 
 
-async def test_the_deadline_ends_it(tmp_path: Path) -> None:
+async def test_the_deadline_ends_it(store: WatchedStore, tmp_path: Path) -> None:
     generator = FakeGenerator(pause=lambda _: asyncio.sleep(60))
-    events, _ = await finished(execution(MemoryStore(), tmp_path, generator, deadline_s=0.2))
+    events, _ = await finished(await execution(store, tmp_path, generator, deadline_s=0.3))
     result = result_of(events)
     assert result.status == "failed" and result.error is not None and result.error.code == "budget_exceeded"
 
 
-async def test_a_provider_s_failure_is_the_run_s(tmp_path: Path) -> None:
+async def test_a_provider_s_failure_is_the_run_s(store: WatchedStore, tmp_path: Path) -> None:
     generator = FakeGenerator(answer=lambda _: ProviderError("it is down"))
-    events, _ = await finished(execution(MemoryStore(), tmp_path, generator))
+    events, _ = await finished(await execution(store, tmp_path, generator))
     result = result_of(events)
     assert result.status == "failed" and result.error is not None and result.error.code == "provider_error"
     assert events[-1].type == "run.failed"
 
 
-async def test_a_run_that_somebody_has_is_a_conflict(tmp_path: Path) -> None:
-    store = MemoryStore()
-    store.claimed = 1
-    events, error = await finished(execution(store, tmp_path))
-    assert events == [] and isinstance(error, Conflict)
+async def test_a_bug_is_told_without_its_words(store: WatchedStore, tmp_path: Path) -> None:
+    run = await execution(store, tmp_path)
+    store.refusal = KeyError("internal words")
+    events, error = await finished(run)
+    assert isinstance(error, InternalError) and "internal words" not in str(error)
+    assert not any(event.type in TERMINAL_EVENTS for event in events)
 
 
-async def test_a_bug_is_told_without_its_words(tmp_path: Path) -> None:
-    class Buggy(MemoryStore):
-        async def claim(self, order: RunOrder, flow_version: str) -> int | None:
-            raise KeyError("internal words")
-
-    events, error = await finished(execution(Buggy(), tmp_path))
-    assert events == [] and isinstance(error, InternalError) and "internal words" not in str(error)
-
-
-async def test_a_store_that_is_away_at_the_claim_is_told(tmp_path: Path) -> None:
-    class Away(MemoryStore):
-        async def claim(self, order: RunOrder, flow_version: str) -> int | None:
-            raise StoreError("the disk is away")
-
-    events, error = await finished(execution(Away(), tmp_path))
-    assert events == [] and isinstance(error, StoreError)
-
-
-async def test_an_end_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    class NoEnd(MemoryStore):
-        async def finish(self, run_id: str, result: RunResult, events: Sequence[RunEvent] = ()) -> bool:
-            raise Conflict("a duplicate row")
-
-    events, error = await finished(execution(NoEnd(), tmp_path))
+async def test_an_end_that_cannot_be_written_is_told(store: WatchedStore, tmp_path: Path) -> None:
+    store.gate.clear()
+    run = await execution(store, tmp_path)
+    ended = asyncio.create_task(finished(run))
+    await until((tmp_path / "challenge_flows" / f"{RUN}.json").exists, 5)
+    store.refusal = Conflict("a duplicate row")
+    store.gate.set()
+    events, error = await ended
     assert isinstance(error, Conflict)
     assert events[-1].type not in TERMINAL_EVENTS
 
 
-async def test_a_run_that_another_runner_took_over_stops(tmp_path: Path) -> None:
-    class TakenOver(MemoryStore):
-        async def append_events(self, events: Sequence[RunEvent]) -> None:
-            raise Conflict("another runner has written these")
+async def test_a_run_that_another_runner_took_over_stops_and_writes_nothing(
+    store: WatchedStore, tmp_path: Path
+) -> None:
+    called = asyncio.Event()
 
-    generator = FakeGenerator(pause=lambda _: asyncio.sleep(60))
-    store = TakenOver()
-    _, error = await asyncio.wait_for(finished(execution(store, tmp_path, generator)), 5)
-    assert isinstance(error, Conflict) and store.results == {}
-    assert generator.aborted
+    async def pause(_: GenerationRequest) -> None:
+        called.set()
+        await asyncio.sleep(60)
+
+    generator = FakeGenerator(pause=pause)
+    run = await execution(store, tmp_path, generator)
+    ended = asyncio.create_task(finished(run))
+    await asyncio.wait_for(called.wait(), 5)
+    before = await store.events(RUN, "default")
+    run.lose()
+    _, error = await asyncio.wait_for(ended, 5)
+    assert isinstance(error, LeaseLost) and generator.aborted
+    assert (await stored(store))["status"] == "running"
+    assert await store.events(RUN, "default") == before
 
 
-async def test_a_folder_that_cannot_be_written_costs_the_file_alone(tmp_path: Path) -> None:
+async def test_a_run_that_is_handed_over_goes_on_where_it_was(store: WatchedStore, tmp_path: Path) -> None:
+    checking = asyncio.Event()
+
+    async def pause(request: GenerationRequest) -> None:
+        if "Check it." in request.prompt:
+            checking.set()
+            await asyncio.sleep(60)
+
+    run = await execution(store, tmp_path, FakeGenerator(pause=pause))
+    ended = asyncio.create_task(finished(run))
+    await asyncio.wait_for(checking.wait(), 5)
+    run.hand_over()
+    _, error = await asyncio.wait_for(ended, 5)
+    assert isinstance(error, HandedOver)
+    assert (await stored(store))["status"] == "queued"
+    [claimed] = await store.claim_next("another", 60.0, 3, 5)
+    assert claimed.order.attempt == 2
+    generator = FakeGenerator()
+    second = RunExecution(claimed, CATALOG.flows.get("challenge"), run._parts)
+    second._parts = type(run._parts)(
+        **{name: getattr(run._parts, name) for name in run._parts.__slots__} | {"generator": generator}
+    )
+    events, error = await finished(second)
+    assert error is None
+    result = result_of(events)
+    assert result.status == "completed" and result.nodes[0].id == "creator"
+    assert not any(request.request_id.startswith(f"{RUN}:creator") for request in generator.requests)
+    log = await store.events(RUN, "default")
+    assert [event.seq for event in log] == list(range(1, len(log) + 1))
+    assert [e.type for e in log].count("run.released") == 1
+
+
+async def test_a_folder_that_cannot_be_written_costs_the_file_alone(
+    store: WatchedStore, tmp_path: Path
+) -> None:
     (tmp_path / "challenge_flows").write_text("in the way")
-    events, _ = await finished(execution(MemoryStore(), tmp_path))
+    events, _ = await finished(await execution(store, tmp_path))
     result = result_of(events)
     assert result.status == "completed" and result.artifact is None
     assert any("challenge_flows" in notice for notice in result.notices)
 
 
-async def test_a_cancellation_that_comes_while_the_end_is_written_is_too_late(tmp_path: Path) -> None:
-    store = MemoryStore()
+async def test_a_cancellation_that_comes_while_the_end_is_written_is_too_late(
+    store: WatchedStore, tmp_path: Path
+) -> None:
     store.gate.clear()
-    run = execution(store, tmp_path)
+    run = await execution(store, tmp_path)
     ended = asyncio.create_task(finished(run))
-    artifact = tmp_path / "challenge_flows" / "run-1.json"
+    artifact = tmp_path / "challenge_flows" / f"{RUN}.json"
     await until(artifact.exists, 5)
     run.cancel(CancelledRun("too late"))
     await asyncio.sleep(0.01)
     store.gate.set()
     events, error = await ended
     assert error is None and result_of(events).status == "completed"
-
-
-@pytest.mark.parametrize("reason", [None, CancelledRun("stop")])
-async def test_a_run_that_is_cancelled_before_its_claim_says_so(
-    tmp_path: Path, reason: CancelledRun | None
-) -> None:
-    class Slow(MemoryStore):
-        async def claim(self, order: RunOrder, flow_version: str) -> int | None:
-            await asyncio.sleep(60)
-            return 0
-
-    run = execution(Slow(), tmp_path)
-    ended = asyncio.create_task(finished(run))
-    await asyncio.sleep(0.01)
-    if reason is None:
-        assert run.task is not None
-        run.task.cancel()
-    else:
-        run.cancel(reason)
-    _, error = await ended
-    assert isinstance(error, CancelledRun)

@@ -28,9 +28,7 @@ def task_write(node: str, task: str = "t1") -> WriteRow:
     return WriteRow("r", "", "c0", task, 0, "outputs", "msgpack", b"text", f"~__pregel_pull, {node}")
 
 
-def log_over(
-    store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0, held: bool = True
-) -> RunLog:
+def log_over(store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0, held: bool = True) -> RunLog:
     metrics = Metrics(NullSink(), "test")
     return RunLog(
         Lease("r", 1),

@@ -1,0 +1,223 @@
+"""A runner's engine in a process of its own, without Ray: real store, leases, queue, flows; played models.
+
+Ray only brings processes back; which run goes on, and from where, is decided by what runs here. The process
+kills itself (SIGKILL) at the boundary that its ``Fate`` names, so that every boundary is hit for sure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from actors.running.lease_keeper import LeaseKeeper
+from actors.running.ports import GpuResources, SystemClock
+from actors.running.run_execution import RunParts
+from actors.running.run_queue import RunQueue
+from actors.running.run_register import RunRegister
+from actors.stores.open_store import open_store
+from actors.stores.records import ClaimedRun, Lease, RunWrite
+from actors.telemetry.metrics import Metrics
+from actors.telemetry.sinks import NullSink
+from flows.builder import FlowGraphs
+from flows.node_context import NodePorts
+from flows.nodes import run_payload
+from flows.ports import EventSink
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
+from registries.contracts.runs import NodeResult, RunResult
+from registries.loader import load_catalog
+from tests.unit.flows.fakes import FakeGenerator, FakeHistory, FakeResources
+
+Boundary = Literal[
+    "claim",
+    "node_start",
+    "node_end",
+    "checkpoint_before",
+    "checkpoint_after",
+    "terminal_before",
+    "terminal_after",
+]
+BOUNDARIES: tuple[Boundary, ...] = (
+    "claim",
+    "node_start",
+    "node_end",
+    "checkpoint_before",
+    "checkpoint_after",
+    "terminal_before",
+    "terminal_after",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Die at the ``nth`` time that ``boundary`` is reached; None lives on."""
+
+    boundary: Boundary | None = None
+    nth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """``journal`` gets a line for every model call that begins or ends; ``call_s`` is how long one takes."""
+
+    config_json: str
+    journal: str
+    fate: Fate = Fate()
+    slots: int = 8
+    call_s: float = 0.02
+
+    def dump(self) -> str:
+        """As JSON, for a command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> EngineSpec:
+        """From ``dump``."""
+        values = json.loads(text)
+        return cls(**{**values, "fate": Fate(**values["fate"])})
+
+
+class Doom:
+    """Counts how often the fatal boundary is passed."""
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+        self._left = fate.nth
+
+    def at(self, boundary: Boundary) -> None:
+        if boundary == self._fate.boundary:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DoomedStore:
+    """The store, with the boundaries around its commits."""
+
+    def __init__(self, inner: Any, doom: Doom) -> None:
+        self._inner = inner
+        self._doom = doom
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def claim_next(self, owner: str, ttl_s: float, max_deaths: int, limit: int) -> list[ClaimedRun]:
+        claimed: list[ClaimedRun] = await self._inner.claim_next(owner, ttl_s, max_deaths, limit)
+        if claimed:
+            self._doom.at("claim")
+        return claimed
+
+    async def commit(self, lease: Lease, write: RunWrite) -> None:
+        if write.checkpoints:
+            self._doom.at("checkpoint_before")
+        await self._inner.commit(lease, write)
+        if write.checkpoints:
+            self._doom.at("checkpoint_after")
+
+    async def finish(self, lease: Lease, result: RunResult, write: RunWrite) -> None:
+        self._doom.at("terminal_before")
+        await self._inner.finish(lease, result, write)
+        self._doom.at("terminal_after")
+
+
+class JournalledModels:
+    """Models whose answers follow from the request alone; every call leaves two lines in the journal."""
+
+    def __init__(self, spec: EngineSpec, doom: Doom) -> None:
+        self._inner = FakeGenerator()
+        self._call_s = spec.call_s
+        self._doom = doom
+        self._journal = os.open(spec.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def resolve_model(self, request: GenerationRequest) -> str:
+        return self._inner.resolve_model(request)
+
+    async def generate(self, request: GenerationRequest) -> GenerationResult:
+        self._write("begin", request)
+        self._doom.at("node_start")
+        await asyncio.sleep(self._call_s)
+        result = await self._inner.generate(request)
+        self._write("end", request)
+        self._doom.at("node_end")
+        return result
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk | GenerationResult]:
+        result = await self.generate(request)
+        yield GenerationChunk(text=result.text)
+        yield result
+
+    def _write(self, what: str, request: GenerationRequest) -> None:
+        line = json.dumps(
+            {"what": what, "call": request.request_id, "pid": os.getpid(), "at": time.monotonic()}
+        )
+        os.write(self._journal, (line + "\n").encode())
+
+
+class InlinePlacement:
+    """Experts in this process: placement by tasks is Ray's, and tested with Ray."""
+
+    def __init__(self, events: EventSink, models: JournalledModels) -> None:
+        self._events = events
+        self._models = models
+        self._catalog = load_catalog()
+
+    async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
+        ports = NodePorts(
+            generator=self._models,
+            events=self._events,
+            resources=FakeResources(),
+            history=FakeHistory(),
+            placement=self,
+            clock=SystemClock(),
+        )
+        return await run_payload(payload, ports, self._catalog)
+
+
+async def run_engine(spec: EngineSpec) -> None:
+    """Until SIGTERM, which drains it."""
+    config = RuntimeConfig.model_validate_json(spec.config_json)
+    doom = Doom(spec.fate)
+    store: Any = DoomedStore(await open_store(config), doom)
+    models = JournalledModels(spec, doom)
+    catalog = load_catalog(config)
+    metrics = Metrics(NullSink(), "engine")
+    parts = RunParts(
+        generator=models,
+        store=store,
+        graphs=FlowGraphs(catalog),
+        metrics=metrics,
+        placement=lambda events: InlinePlacement(events, models),
+        resources=GpuResources(6.0),
+        outputs_root=Path(config.home) / "outputs",
+        linger_s=lambda: 0.02,
+    )
+    loop = asyncio.get_running_loop()
+    keeper = LeaseKeeper(store.open_renewer(), config.lease.ttl_s, loop)
+    keeper.start()
+    register = RunRegister(parts, keeper, spec.slots, catalog.flows.get, lambda: queue.wake())
+    queue = RunQueue(
+        store,
+        f"engine:{os.getpid()}",
+        config.lease,
+        lambda: register.free,
+        lambda run, asked_at: register.begin(run, asked_at),
+        metrics,
+    )
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    fetching = loop.create_task(queue.run())
+    try:
+        await stop.wait()
+    finally:
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        await register.drain(1.0)
+        await asyncio.to_thread(keeper.close)
+        await store.close()
