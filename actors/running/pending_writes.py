@@ -17,7 +17,7 @@ BEGIN_PATIENCE_S = 0.010
 
 A reader sees them within 50 ms (a budget of `make bench`), which leaves room for the commit and the way."""
 TASK_PATIENCE_S = 0.002
-"""A task's writes: the checkpoint that follows at once joins their commit; no sibling is waited for longer."""
+"""A task's writes: the checkpoint that follows at once joins their commit, no sibling is waited for."""
 _ENDS = frozenset({"node.completed", "node.failed", "node.skipped"})
 
 

@@ -97,7 +97,13 @@ def test_a_port_in_use_is_one_clear_error_and_nothing_is_left(place: Place) -> N
 
 def test_an_interrupted_start_leaves_nothing(place: Place) -> None:
     starting = subprocess.Popen(
-        [BIN / "parley", "up"], cwd=ROOT, env=place.environment, stderr=subprocess.PIPE, text=True
+        [BIN / "parley", "up"],
+        cwd=ROOT,
+        env=place.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in a shell's background inherits an ignored SIGINT, and would hand it on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not place.processes() and time.monotonic() < deadline:
