@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from flows.roles import chosen_models
+from flows.roles import chosen_model, chosen_models
 from flows.scope_notice import scope_notice
 from flows.state import AgentState
 from flows.state_transformers import first_state
 from flows.variables import question_of
 from registries.catalog import Catalog
-from registries.contracts.errors import NotFound, ValidationError
+from registries.contracts.errors import NotFound, ParleyError, ValidationError
 from registries.contracts.runs import RunOrder
 from registries.specs import FlowSpec, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The first state, and the model key of each node (None: the gateway chooses)."""
+    """The first state, and the model key of each node (None: the gateway chooses).
+
+    Of a resumed run: the state it stopped in, and for nodes whose model is gone, why.
+    """
 
     state: AgentState
     models: Mapping[str, str | None]
+    missing: Mapping[str, ParleyError] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
@@ -57,3 +61,15 @@ def admit(order: RunOrder, flow: FlowSpec, catalog: Catalog) -> Admitted:
             f"the order is for the flow {request.flow_type!r}, not {flow.name!r}", "flow_type"
         )
     return Admitted(state, chosen_models(flow, request, catalog))
+
+
+def readmit(order: RunOrder, flow: FlowSpec, state: AgentState, catalog: Catalog) -> Admitted:
+    """An accepted run that goes on with ``state``: never refused, whatever the catalog holds by now."""
+    models: dict[str, str | None] = {}
+    missing: dict[str, ParleyError] = {}
+    for node in flow.nodes:
+        try:
+            models[node.id] = chosen_model(flow, node, order.request, catalog)
+        except ParleyError as error:
+            models[node.id], missing[node.id] = None, error
+    return Admitted(state, models, missing)

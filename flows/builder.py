@@ -29,6 +29,7 @@ class FlowGraphs:
         self.catalog = catalog
         self._capacity = capacity
         self._kept: OrderedDict[str, tuple[GraphPlan, CompiledFlow]] = OrderedDict()
+        self._valid: set[str] = set()
 
     def compiled(self, flow: FlowSpec) -> CompiledFlow:
         """The graph; raises ValidationError with every problem of the flow."""
@@ -37,6 +38,13 @@ class FlowGraphs:
     def plan(self, flow: FlowSpec) -> GraphPlan:
         """Where the flow goes from each node; raises like ``compiled``."""
         return self._entry(flow)[0]
+
+    def begun(self, flow: FlowSpec) -> tuple[GraphPlan, CompiledFlow]:
+        """Plan and graph of a run that has begun: the flow was valid then, and is not judged again.
+
+        What it names may be gone from the catalog since; a node that needs it says so.
+        """
+        return self._kept.get(flow.version) or self._keep(flow)
 
     def mermaid(self, flow: FlowSpec) -> str:
         """A drawing of the flow; raises like ``compiled``."""
@@ -47,14 +55,20 @@ class FlowGraphs:
 
     def _entry(self, flow: FlowSpec) -> tuple[GraphPlan, CompiledFlow]:
         version = flow.version
-        if version not in self._kept:
+        if version not in self._valid:
             check_flow(flow, self.catalog)
-            plan = GraphPlan(flow)
-            self._kept[version] = (plan, build_graph(flow, plan))
-            if len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            self._valid.add(version)
+        entry = self._kept.get(version) or self._keep(flow)
         self._kept.move_to_end(version)
-        return self._kept[version]
+        return entry
+
+    def _keep(self, flow: FlowSpec) -> tuple[GraphPlan, CompiledFlow]:
+        plan = GraphPlan(flow)
+        entry = self._kept[flow.version] = (plan, build_graph(flow, plan))
+        if len(self._kept) > self._capacity:
+            dropped, _ = self._kept.popitem(last=False)
+            self._valid.discard(dropped)
+        return entry
 
 
 def build_graph(flow: FlowSpec, plan: GraphPlan) -> CompiledFlow:

@@ -98,6 +98,26 @@ class GraphPlan:
             return [loop.nodes[0]]
         return _taken(loop.exits, signals)
 
+    def heeds(
+        self,
+        node_id: str,
+        given: Mapping[str, Collection[str]],
+        otherwise: Mapping[str, Collection[str]],
+        visits: int,
+        rounds: int | None = None,
+    ) -> bool:
+        """Whether the signals ``given`` lead somewhere, and elsewhere than ``otherwise`` would.
+
+        In the last round of a loop only its exits count: nobody comes back to look again.
+        """
+        loop = self.loops.get(node_id)
+        if loop is not None and visits < (rounds or loop.rounds):
+            found = [self.next_nodes(node_id, signals, visits, rounds) for signals in (given, otherwise)]
+        else:
+            routes = loop.exits if loop is not None else self._routes[node_id]
+            found = [_taken(routes, signals) for signals in (given, otherwise)]
+        return bool(found[0]) and found[0] != found[1]
+
     def starts_round(self, node_id: str) -> bool:
         """Whether a visit of this node begins a round of a loop."""
         return node_id in self.loops and self.loops[node_id].nodes[0] == node_id

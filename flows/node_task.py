@@ -12,11 +12,12 @@ from registries.specs import NodeSpec
 
 
 class Source(Frozen):
-    """The latest visit of a node that this one follows."""
+    """The latest visit of a node that this one follows. ``at`` is its place among all visits of the run."""
 
     id: str
     role: str
     status: NodeStatus
+    at: int = 0
     text: str = ""
     data: dict[str, Any] = Field(default_factory=dict)
 

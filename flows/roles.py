@@ -24,24 +24,28 @@ def chosen_models(flow: FlowSpec, request: RunRequest, catalog: Catalog) -> dict
 
     Raises ValidationError naming the role or model that is unknown or off, and what is allowed.
     """
+    check_roles(flow, request)
+    return {node.id: chosen_model(flow, node, request, catalog) for node in flow.nodes}
+
+
+def check_roles(flow: FlowSpec, request: RunRequest) -> None:
+    """Raise ValidationError for a role that the flow does not have."""
     roles = model_roles(flow)
     for role in request.models:
         if role not in roles:
             allowed = ", ".join(roles) or "none"
             message = f"models.{role}: the flow {flow.name!r} has no role {role!r}; roles: {allowed}"
             raise ValidationError(message, f"models.{role}")
-    chosen: dict[str, str | None] = {}
-    for node in flow.nodes:
-        wanted = request.models.get(role_of(node)) if _asks_a_model(node) else None
-        if wanted is not None:
-            chosen[node.id] = _usable(catalog, wanted, f"models.{role_of(node)}").key
-        else:
-            chosen[node.id] = catalog.model_for(node.model).key if node.model else None
-    for node in flow.nodes:
-        watched = node.params.get("watch")
-        if isinstance(watched, str) and watched in chosen:
-            chosen[node.id] = chosen[watched]
-    return chosen
+
+
+def chosen_model(flow: FlowSpec, node: NodeSpec, request: RunRequest, catalog: Catalog) -> str | None:
+    """The key for one node; a node that watches another has that one's. Raises NotFound too."""
+    watched = node.params.get("watch")
+    node = next((other for other in flow.nodes if other.id == watched), node)
+    wanted = request.models.get(role_of(node)) if _asks_a_model(node) else None
+    if wanted is not None:
+        return _usable(catalog, wanted, f"models.{role_of(node)}").key
+    return catalog.model_for(node.model).key if node.model else None
 
 
 def _asks_a_model(node: NodeSpec) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flows.graph_plan import GraphPlan
 from flows.node_context import NodePorts
@@ -12,6 +13,7 @@ from flows.node_task import NodeTask, Source
 from flows.state import AgentState
 from flows.variables import question_of, variables_for
 from registries.catalog import Catalog
+from registries.contracts.errors import ParleyError
 from registries.contracts.runs import NodeResult, RunOrder
 from registries.specs import FlowSpec, NodeSpec
 
@@ -20,7 +22,11 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """One run: its order, its choices, and the results so far in order (``results`` is added to)."""
+    """One attempt of a run: its order, its choices, and the results so far in order.
+
+    ``results`` is added to; in a resumed run it begins with what was committed. ``missing`` says why a node
+    has no model: the catalog may have changed since the run was admitted.
+    """
 
     order: RunOrder
     flow: FlowSpec
@@ -30,13 +36,16 @@ class RunContext:
     models: Mapping[str, str | None]
     started: float
     results: list[NodeResult] = field(default_factory=list)
+    missing: Mapping[str, ParleyError] = field(default_factory=dict)
 
     def elapsed_s(self) -> float:
         """Seconds since the run began here."""
         return self.ports.clock.monotonic() - self.started
 
     def task(self, state: AgentState, node: NodeSpec, visit: int, attempt: int = 1) -> NodeTask:
-        """All that a visit of the node needs."""
+        """All that a visit of the node needs; raises what is in ``missing`` for it."""
+        if node.id in self.missing:
+            raise self.missing[node.id]
         request, memory = self.order.request, state["memory"]
         return NodeTask(
             run_id=self.order.run_id,
@@ -73,11 +82,13 @@ def derived_seed(seed: int | None, node_id: str, visit: int) -> int | None:
 
 def sources_of(state: AgentState, names: tuple[str, ...]) -> tuple[Source, ...]:
     """The latest visit of each of these nodes, in their order; nodes that have not run are left out."""
-    last = {result["id"]: result for result in state["results"]}
-    return tuple(
-        Source(id=name, role=found["role"], status=found["status"], text=found["text"], data=found["data"])
-        for name in names
-        if (found := last.get(name)) is not None
+    last = {result["id"]: (at, result) for at, result in enumerate(state["results"])}
+    return tuple(_source(name, *last[name]) for name in names if name in last)
+
+
+def _source(name: str, at: int, found: Mapping[str, Any]) -> Source:
+    return Source(
+        id=name, role=found["role"], status=found["status"], at=at, text=found["text"], data=found["data"]
     )
 
 

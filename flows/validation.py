@@ -6,9 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from flows.approval_problems import approval_problems, shown_problems
 from flows.nodes.table import NODE_KINDS
 from flows.state import AgentState
-from flows.variables import ALWAYS_THERE, RESERVED_VARIABLES, input_names, output_variable, score_variable
+from flows.variables import (
+    ALWAYS_THERE,
+    RESERVED_VARIABLES,
+    comment_variable,
+    input_names,
+    output_variable,
+    score_variable,
+)
 from registries.catalog import Catalog
 from registries.condition import parse_condition
 from registries.contracts.errors import ValidationError
@@ -31,7 +39,7 @@ def validate_flow(flow: FlowSpec, catalog: Catalog) -> list[Problem]:
     problems += _loop_problems(flow)
     if not any(problem.code in ("unknown_node", "duplicate_node") for problem in problems):
         problems += _shape_problems(flow)
-    return problems
+    return problems or list(approval_problems(flow))
 
 
 def check_flow(flow: FlowSpec, catalog: Catalog) -> None:
@@ -102,6 +110,7 @@ def _kind_problems(flow: FlowSpec, node: NodeSpec, where: str, catalog: Catalog)
         if value is not None and not (number and low <= value <= high):
             message = f"{name} is {value!r}; allowed: a number from {low:g} to {high:g}"
             yield Problem("bad_params", node.id, f"{where}.params.{name}", message)
+    yield from shown_problems(node, _variables_there(flow, node), where)
     watched = node.params.get("watch")
     if watched is not None and watched not in {other.id for other in flow.nodes}:
         yield Problem("unknown_node", node.id, f"{where}.params.watch", f"unknown node {watched!r}")
@@ -109,7 +118,8 @@ def _kind_problems(flow: FlowSpec, node: NodeSpec, where: str, catalog: Catalog)
 
 def _variables_there(flow: FlowSpec, node: NodeSpec) -> set[str]:
     texts = {name for name, value in node.params.items() if isinstance(value, str)}
-    of_nodes = {make(other.id) for other in flow.nodes for make in (output_variable, score_variable)}
+    makers = (output_variable, score_variable, comment_variable)
+    of_nodes = {make(other.id) for other in flow.nodes for make in makers}
     return texts | of_nodes | set(input_names(flow)) | ALWAYS_THERE
 
 

@@ -26,6 +26,11 @@ def score_variable(node_id: str) -> str:
     return f"{node_id}_score"
 
 
+def comment_variable(node_id: str) -> str:
+    """``approver`` becomes ``approver_comment``."""
+    return f"{node_id}_comment"
+
+
 def input_names(flow: FlowSpec) -> list[str]:
     """Names of the declared inputs, without the mark of optional ones."""
     return [name.removesuffix("?") for name in flow.input]
@@ -34,11 +39,13 @@ def input_names(flow: FlowSpec) -> list[str]:
 def variables_for(state: AgentState, flow: FlowSpec, node: NodeSpec, visit: int) -> dict[str, str]:
     """All variables of one visit; a node that has not answered yet has an empty output."""
     memory = state["memory"]
+    comments = {result["id"]: result["data"].get("comment") or "" for result in state["results"]}
     return {
         **{name: _text(state["input"].get(name)) for name in input_names(flow)},
         **{name: value for name, value in node.params.items() if isinstance(value, str)},
         **{output_variable(other.id): state["outputs"].get(other.id, "") for other in flow.nodes},
         **{score_variable(other.id): _score(state["scores"].get(other.id)) for other in flow.nodes},
+        **{comment_variable(other.id): comments.get(other.id, "") for other in flow.nodes},
         "input": question_of(state),
         "answer": answer_of(state["outputs"], flow),
         "previous_output": _previous_output(state["results"]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flows.node_task import NodeTask
-from flows.nodes.run_payload import Visit, error_fact, run_visit
+from flows.nodes.approve import APPROVED, REJECTED
+from flows.nodes.run_payload import NOT_THE_NODES, Visit, error_fact, run_visit
 from flows.run_context import RunContext
 from flows.state import MEMORY_KEYS, AgentState, ErrorContext, visits_of
-from registries.contracts.errors import BudgetError, InternalError, ParleyError
+from registries.contracts.errors import BudgetError, CancelledRun, InternalError, ParleyError
 from registries.contracts.runs import EventType, NodeResult, NodeTimings
 from registries.specs import NodeSpec
 
@@ -30,21 +30,29 @@ class NodeFailed(Exception):
 
 
 async def visit_node(state: AgentState, run: RunContext, node: NodeSpec) -> dict[str, Any]:
-    """Run the node once and return the state's update; raises NodeFailed where on_error is "fail"."""
+    """Run the node once and return the state's update; raises NodeFailed where on_error is "fail".
+
+    Raises NOT_THE_NODES too. The numbers of its attempts go on where an earlier attempt of the run could
+    have left off: readers tell repeated tokens apart by them.
+    """
     _check_budget(run)
     visit = visits_of(state, node.id) + 1
+    before = (run.order.attempt - 1) * (1 + (node.retry.max_retries if node.retry else 0))
     if run.plan.starts_round(node.id):
-        await run.ports.events.emit("round.started", node.id, {"round": visit})
+        await run.ports.events.emit("round.started", node.id, {"round": visit}, before + 1)
     begun_s = run.elapsed_s()
-    attempt, done = 1, await _attempt(state, run, node, visit, 1)
+    attempt, done = 1, await _attempt(state, run, node, visit, before + 1)
     while _again(done.result, node, attempt):
         await _pause(run, node, attempt)
         attempt += 1
-        done = await _attempt(state, run, node, visit, attempt)
+        done = await _attempt(state, run, node, visit, before + attempt)
+    done = _heeded(state, run, node, visit, done)
     timings = NodeTimings(started_s=begun_s, duration_s=run.elapsed_s() - begun_s)
     result = done.result.model_copy(update={"timings": timings})
     run.results.append(result)
-    await run.ports.events.emit(_EVENTS[result.status], node.id, result.model_dump(mode="json"), attempt)
+    await run.ports.events.emit(
+        _EVENTS[result.status], node.id, result.model_dump(mode="json"), before + attempt
+    )
     _log_visit(run, result)
     if result.status == "failed" and node.on_error == "fail":
         raise NodeFailed(result)
@@ -61,30 +69,49 @@ def _check_budget(run: RunContext) -> None:
 
 
 async def _attempt(state: AgentState, run: RunContext, node: NodeSpec, visit: int, attempt: int) -> Visit:
-    task = run.task(state, node, visit, attempt)
-    started = {"role": node.role or node.id, "kind": node.kind, "visit": visit, "model": task.model}
+    started = {"role": node.role or node.id, "kind": node.kind, "visit": visit, "model": run.models[node.id]}
     await run.ports.events.emit("node.started", node.id, started, attempt)
+    try:
+        task = run.task(state, node, visit, attempt)
+    except ParleyError as error:
+        return Visit(_failed(node, visit, error), type(error).__name__)
     if node.placement == "inline":
         return await run_visit(task, run.ports, run.catalog)
     try:
         return Visit(await run.ports.placement.run_node(task.model_dump(mode="json")))
+    except NOT_THE_NODES:
+        raise
     except ParleyError as error:
-        return Visit(_placement_failed(task, error), type(error).__name__)
+        return Visit(_failed(node, visit, error), type(error).__name__)
     except Exception as error:  # noqa: BLE001 — a lost worker must not take the siblings with it
         _log.error("placing node %s of run %s failed", node.id, run.order.run_id, exc_info=error)
         lost = InternalError(f"node {node.id!r} could not be run elsewhere")
-        return Visit(_placement_failed(task, lost), type(error).__name__)
+        return Visit(_failed(node, visit, lost), type(error).__name__)
 
 
-def _placement_failed(task: NodeTask, error: ParleyError) -> NodeResult:
+def _failed(node: NodeSpec, visit: int, error: ParleyError) -> NodeResult:
     return NodeResult(
-        id=task.node.id,
-        role=task.node.role or task.node.id,
-        kind=task.node.kind,
-        visit=task.visit,
+        id=node.id,
+        role=node.role or node.id,
+        kind=node.kind,
+        visit=visit,
         status="failed",
         error=error_fact(error),
     )
+
+
+def _heeded(state: AgentState, run: RunContext, node: NodeSpec, visit: int, done: Visit) -> Visit:
+    """The visit; failed where a human said no and the flow would go on as if it had been a yes."""
+    data = done.result.data
+    if node.kind != "approve" or REJECTED not in data.get("signals", ()):
+        return done
+    yes, no = ({**state["signals"], node.id: [signal]} for signal in (APPROVED, REJECTED))
+    if run.plan.heeds(node.id, no, yes, visit, state["input"].get("rounds")):
+        return done
+    said = f": {data['comment']}" if data["comment"] else ""
+    error = CancelledRun(f"rejected at node {node.id!r}{said}", f"nodes.{node.id}")
+    failure = {"status": "failed", "error": error_fact(error)}
+    return Visit(done.result.model_copy(update=failure), type(error).__name__)
 
 
 def _again(result: NodeResult, node: NodeSpec, attempt: int) -> bool:

@@ -28,6 +28,7 @@ ProblemCode = Literal[
     "unknown_input",
     "bad_placement",
     "bad_params",
+    "bad_approval",
 ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
+from langgraph.errors import GraphBubbleUp
 
 from flows.node_context import NodeContext, NodeOutcome, NodePorts
 from flows.node_task import NodeTask
@@ -18,12 +19,17 @@ from registries.catalog import Catalog
 from registries.contracts.errors import (
     BudgetError,
     InternalError,
+    LeaseLost,
     ParleyError,
     ProviderError,
+    StoreError,
     ValidationError,
 )
 from registries.contracts.generation import Attempt
 from registries.contracts.runs import ErrorFact, NodeResult, NodeTimings
+
+NOT_THE_NODES = (LeaseLost, StoreError, GraphBubbleUp)
+"""Ends of the attempt, not of the node: the run is another's, cannot be written, or waits for a human."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +47,7 @@ async def run_payload(payload: Mapping[str, Any], ports: NodePorts, catalog: Cat
     """Run the node that ``payload`` (a NodeTask as JSON) describes; used by the task of an expert.
 
     Emits ``node.token`` only: started and completed are told by whoever holds the run. Raises nothing but
-    CancelledError, and ValidationError for a payload that is none.
+    CancelledError, NOT_THE_NODES, and ValidationError for a payload that is none.
     """
     try:
         task = NodeTask.model_validate(payload)
@@ -53,11 +59,13 @@ async def run_payload(payload: Mapping[str, Any], ports: NodePorts, catalog: Cat
 
 
 async def run_visit(task: NodeTask, ports: NodePorts, catalog: Catalog) -> Visit:
-    """Run the task; cancelling it aborts its model call."""
+    """Run the task; cancelling it aborts its model call. Raises NOT_THE_NODES and nothing else."""
     started = ports.clock.monotonic()
     context = NodeContext(task, ports, catalog, started)
     try:
         outcome = await _within_limit(context)
+    except NOT_THE_NODES:
+        raise
     except ParleyError as error:
         return _failed(context, error, error)
     except Exception as error:  # noqa: BLE001 — a bug of ours or of a custom kind: it must fail this node, not the process

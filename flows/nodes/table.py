@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from flows.node_context import NodeContext, NodeOutcome
 from flows.nodes.analyze import analyze
+from flows.nodes.approve import APPROVED, EDITED, REJECTED, approve
 from flows.nodes.critique import critique
 from flows.nodes.generate import generate
 from flows.nodes.history import history
@@ -45,6 +46,7 @@ NODE_KINDS: dict[str, NodeKind] = {
     kind.name: kind
     for kind in (
         NodeKind("analyze", analyze),
+        NodeKind("approve", approve, signals=frozenset({APPROVED, EDITED, REJECTED})),
         NodeKind("critique", critique, needs_prompt=True, numbers=_MAX_TOKENS),
         NodeKind(
             "generate", generate, needs_prompt=True, numbers={**_MAX_TOKENS, "retry_temperature": (0, 2)}

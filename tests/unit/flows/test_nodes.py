@@ -229,7 +229,7 @@ async def test_no_time_left_is_a_budget_error() -> None:
 async def test_an_unknown_kind_is_a_failed_node() -> None:
     result = await result_of(task("dream"))
     assert result.error is not None
-    assert "Known: analyze, critique" in result.error.message
+    assert "Known: analyze, approve, critique" in result.error.message
 
 
 async def test_a_payload_that_is_no_task_is_refused() -> None:

@@ -42,10 +42,10 @@ def problems_of(settings: RuntimeConfig) -> list[str]:
     return problems
 
 
-def test_the_package_alone_has_two_models_three_flows_and_the_default_strategy() -> None:
+def test_the_package_alone_has_two_models_four_flows_and_the_default_strategy() -> None:
     catalog = load_catalog()
     assert [model.key for model in catalog.list_models()] == ["nano-m", "nano-s"]
-    assert catalog.flows.names() == ["challenge", "linear", "multi_perspective"]
+    assert catalog.flows.names() == ["challenge", "linear", "multi_perspective", "reviewed_challenge"]
     assert catalog.strategies.get("optimized").sampling.temperature == 0
     assert catalog.tiers == {"light": "nano-s", "balanced": "nano-m", "strong": "nano-m"}
 

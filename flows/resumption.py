@@ -1,0 +1,68 @@
+"""Where a run stopped: its state, what was done, and how its graph goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.types import Command, Interrupt
+
+from flows.state import STATE_VERSION, AgentState
+from registries.contracts.errors import ValidationError
+from registries.contracts.runs import Decision, NodeResult, Waiting
+from registries.specs import FlowSpec
+
+_START, _RESULTS, _INTERRUPT = "__start__", "results", "__interrupt__"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """``results`` are all committed visits, those of a step that was cut off among them."""
+
+    state: AgentState
+    results: tuple[NodeResult, ...]
+    questions: frozenset[str]
+    """Ids of the interrupts that wait for an answer."""
+
+    def graph_input(self, decision: Decision | None) -> Command[Any] | None:
+        """The answer to the question it was given for; None goes on, and asks again what was not answered."""
+        if decision is None or decision.interrupt_id not in self.questions:
+            return None
+        return Command(resume={decision.interrupt_id: decision.model_dump(mode="json")})
+
+
+def where_stopped(saved: CheckpointTuple, flow: FlowSpec) -> Stopped:
+    """Read a checkpoint; raises ValidationError when it is of another version of the flow or of the state."""
+    state = _state(saved)
+    _check_versions(state, flow)
+    pending = saved.pending_writes or []
+    finished = [result for _, channel, values in pending if channel == _RESULTS for result in values]
+    results = tuple(NodeResult.model_validate(result) for result in (*state["results"], *finished))
+    ids = (question.id for _, channel, found in pending if channel == _INTERRUPT for question in found)
+    return Stopped(state, results, frozenset(ids))
+
+
+def _state(saved: CheckpointTuple) -> AgentState:
+    """The channels; in the very first checkpoint the whole state still is the graph's input."""
+    channels = saved.checkpoint["channel_values"]
+    return cast(AgentState, channels if _RESULTS in channels else channels[_START])
+
+
+def _check_versions(state: AgentState, flow: FlowSpec) -> None:
+    """A graph whose nodes have other names would end at once, without running one and without an error."""
+    if state["version"] > STATE_VERSION:
+        message = f"the run's state is of version {state['version']}; known here: up to {STATE_VERSION}"
+        raise ValidationError(message, "version")
+    begun_with = state["memory"].get("metadata", {}).get("flow_version", flow.version)
+    if begun_with != flow.version:
+        message = f"the run began with version {begun_with} of {flow.name!r}, this is {flow.version}"
+        raise ValidationError(message, "flow_version")
+
+
+def waiting_for(output: dict[str, Any]) -> Waiting | None:
+    """The question that a graph's output ends with; None when it ran to its end."""
+    questions: tuple[Interrupt, ...] = output.get(_INTERRUPT, ())
+    if not questions:
+        return None
+    return Waiting(interrupt_id=questions[0].id, **questions[0].value)
