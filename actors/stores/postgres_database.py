@@ -1,0 +1,160 @@
+"""Transactions on PostgreSQL, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from actors.stores.connection_share import ConnectionShare, ServerRoom
+from actors.stores.database import Transaction, Work
+from actors.stores.postgres_errors import our_error
+from actors.stores.postgres_persistence import persist
+from actors.stores.postgres_pool import PostgresPool
+from actors.stores.postgres_transaction import READ, WRITE, WorkFailed, transact
+from actors.stores.postgres_transactor import PostgresTransactor
+from actors.stores.postgres_url import parse_postgres_url
+from actors.stores.write_lane import WriteLane
+from registries.contracts.errors import StoreError
+
+T = TypeVar("T")
+MOST_WRITERS = 4
+
+
+class PostgresDatabase:
+    """Writes go through up to four lanes, each with a thread and one transaction at a time; reads beside them.
+
+    A run's writes (``key``) always take the same lane, so they stay in order and never wait for each other's
+    locks. There is a thread for every connection of the pool and none more.
+    """
+
+    backend = "postgresql"
+
+    def __init__(self, pool: PostgresPool, share: ConnectionShare) -> None:
+        """See ``open``."""
+        writers = max(1, min(MOST_WRITERS, share.maximum // 2))
+        self._pool = pool
+        self._lanes = [WriteLane(self._commit, f"postgres-writer-{number}") for number in range(writers)]
+        self._readers = ThreadPoolExecutor(share.maximum - writers, thread_name_prefix="postgres-reader")
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, share: ConnectionShare, name: str = "parley") -> PostgresDatabase:
+        """Connect; a schema that the URL names (``?schema=``) is made where it is missing.
+
+        Raises ValidationError for a wrong URL, StoreError (with the server's reason) when it cannot be used.
+        """
+        address = parse_postgres_url(url)
+        return cls(await asyncio.to_thread(PostgresPool, address, share, name), share)
+
+    async def write(self, work: Work[T], key: str = "") -> T:
+        """See Database; StoreError at once while the server is away, else within two seconds of its end."""
+        self._ensure_open()
+        self._pool.admit()
+        lane = self._lanes[zlib.crc32(key.encode()) % len(self._lanes)]
+        return await lane.write(work, key)
+
+    async def read(self, work: Work[T]) -> T:
+        """One snapshot, read only; tried once more when the connection is lost in the middle."""
+        self._ensure_open()
+        self._pool.admit()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def open_transactor(self) -> PostgresTransactor:
+        """It connects at its first use."""
+        return PostgresTransactor(self._pool)
+
+    async def details(self) -> dict[str, Any]:
+        """See Database."""
+        return {"address": self._pool.address.shown, **await self.read(_details)}
+
+    async def room(self) -> ServerRoom:
+        """What the server has room for; connections of our own name are not ``held``."""
+        return await self.read(_room)
+
+    async def close(self) -> None:
+        """See Database."""
+        if self._closed:
+            return
+        self._closed = True
+        for lane in self._lanes:
+            await lane.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._pool.close)
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store {self._pool.address.shown} is closed")
+
+    def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """Each work's answer or error, in order.
+
+        Those before one that fails are committed together, those after it too: the outcome is that of one
+        after another, and nobody pays for a neighbour. Rejected: a savepoint for each, two round trips a work.
+        """
+        outcomes: list[Any] = []
+        while len(outcomes) < len(works):
+            rest = works[len(outcomes) :]
+            try:
+                outcomes += self._transact(rest, WRITE)
+            except WorkFailed as failed:
+                before = self._before(rest[: failed.index])
+                outcomes += before
+                if len(before) == failed.index:
+                    outcomes.append(self._ours(failed))
+            except StoreError as error:
+                outcomes += [copy.copy(error) for _ in rest]
+        return outcomes
+
+    def _before(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """The outcomes of works that went well once: of as many of them as still do."""
+        if not works:
+            return []
+        try:
+            return self._transact(works, WRITE)
+        except WorkFailed as failed:
+            return self._before(works[: failed.index])
+        except StoreError as error:
+            return [copy.copy(error) for _ in works]
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            return self._transact([work], READ)[0]
+        except WorkFailed as failed:
+            raise self._ours(failed) from failed.__cause__
+
+    def _transact(self, works: Sequence[Work[Any]], begin: bytes) -> list[Any]:
+        def attempt() -> list[Any]:
+            with self._pool.connection() as connection:
+                return transact(connection, works, begin)
+
+        return persist(attempt, self._pool.address.shown)
+
+    def _ours(self, failed: WorkFailed) -> Exception:
+        cause = failed.__cause__
+        return our_error(cause if isinstance(cause, Exception) else failed, self._pool.address.shown)
+
+
+def _details(transaction: Transaction) -> dict[str, Any]:
+    row = transaction.execute(
+        "SELECT current_setting('server_version'), current_schema(), COALESCE((SELECT"
+        " SUM(pg_total_relation_size(c.oid)) FROM pg_class c"
+        " WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace), 0)"
+    ).fetchone()
+    return {"server": f"PostgreSQL {row[0]}", "schema": row[1], "size_bytes": int(row[2])}
+
+
+def _room(transaction: Transaction) -> ServerRoom:
+    limits = transaction.execute(
+        "SELECT current_setting('max_connections')::int,"
+        " current_setting('superuser_reserved_connections')::int"
+        " + COALESCE(current_setting('reserved_connections', true), '0')::int"
+    ).fetchone()
+    held = transaction.execute(
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        " AND application_name <> current_setting('application_name')"
+    ).fetchone()
+    return ServerRoom(limits[0], limits[1], held[0])

@@ -1,0 +1,107 @@
+"""One transaction on PostgreSQL, and the one dialect of SQL in its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+
+from actors.stores.database import Cursor, Work
+from actors.stores.postgres_errors import RETRY_AFTER_S
+from actors.stores.sql_text import SqlDialect
+from registries.contracts.errors import StoreError
+
+# Of the statement, not of the transaction: a group of writes shares one, and an index can be used with it.
+_CLOCK = "EXTRACT(EPOCH FROM statement_timestamp())::float8"
+_WORDS: dict[str, str] = {
+    "now": _CLOCK,
+    "lease_now": _CLOCK,
+    "for_update": "FOR UPDATE",
+    "skip_locked": "FOR UPDATE SKIP LOCKED",
+    "blob": "BYTEA",
+    "real": "DOUBLE PRECISION",
+    "int": "BIGINT",
+    "json": "TEXT",
+    "strict": "",
+    "strict_keyed": "",
+}
+WRITE = b"BEGIN"
+READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+"""One snapshot for all queries of a read."""
+
+
+class WorkFailed(Exception):
+    """Carries which of several works failed; the cause is what it raised."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class PostgresTransaction:
+    """An open transaction; see actors.stores.database.Transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        """``connection`` is in a transaction already."""
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        """Raises psycopg.Error, as its works do not catch it; the border is around the transaction."""
+        return self._connection.execute(translated(sql), parameters)
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """All rows in one round trip."""
+        if rows:
+            self._connection.cursor().executemany(translated(sql), rows)
+
+
+@lru_cache(maxsize=1024)
+def translated(sql: str) -> bytes:
+    """The SQL that psycopg takes; each text is translated once."""
+    return SqlDialect(_WORDS, "%s").render(sql.replace("%", "%%")).encode()
+
+
+def transact(connection: psycopg.Connection[Any], works: Sequence[Work[Any]], begin: bytes = WRITE) -> list[Any]:
+    """The works' answers, committed together.
+
+    Raises WorkFailed for the one that raised, everything undone; StoreError when the commit had been sent
+    and no answer came (it may have been made); psycopg.Error when the transaction could not begin.
+    """
+    connection.execute(begin)
+    transaction = PostgresTransaction(connection)
+    answers: list[Any] = []
+    try:
+        for work in works:
+            answers.append(work(transaction))
+    except BaseException as error:
+        _undo(connection)
+        if isinstance(error, Exception):
+            raise WorkFailed(len(answers)) from error
+        raise
+    _commit(connection)
+    return answers
+
+
+def _commit(connection: psycopg.Connection[Any]) -> None:
+    try:
+        outcome = connection.execute(b"COMMIT").statusmessage
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if error.sqlstate is not None and not connection.closed:
+            raise
+        raise StoreError(
+            "the connection was lost during a commit, which may have been made", retry_after_s=RETRY_AFTER_S
+        ) from error
+    if outcome != "COMMIT":
+        # The server answers so when a work went on after a statement of it had failed.
+        raise StoreError("the database undid a transaction: one of its statements had failed")
+
+
+def _undo(connection: psycopg.Connection[Any]) -> None:
+    try:
+        connection.execute(b"ROLLBACK")
+    except psycopg.Error:
+        connection.close()
