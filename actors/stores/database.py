@@ -23,9 +23,10 @@ class Cursor(Protocol):
 class Transaction(Protocol):
     """An open transaction. SQL is written once, for both: ``?`` for parameters, and these words
 
-    ``{now}`` the database's wall clock and ``{lease_now}`` its lease clock (seconds, float), ``{skip_locked}``
-    the clause that lets claims pass each other (empty for SQLite, which has one writer), ``{for_update}``
-    likewise. A ``%`` or ``{`` that is meant literally must be a parameter.
+    ``{now}`` the database's wall clock and ``{lease_now}`` its lease clock (seconds, float); ``{for_update}``
+    the clause that locks the rows read, and ``{skip_locked}`` the one that also leaves out rows locked by
+    others (both empty for SQLite, which has one writer). A ``%``, ``?`` or ``{`` that is meant literally must
+    be a parameter.
     """
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor: ...
@@ -59,6 +60,10 @@ class Database(Protocol):
 
     def open_transactor(self) -> Transactor:
         """A connection of one's own for a thread of one's own."""
+        ...
+
+    async def details(self) -> dict[str, Any]:
+        """What it tells of itself as JSON values: ``size_bytes``, ``server``, ``address`` without secrets."""
         ...
 
     async def close(self) -> None:

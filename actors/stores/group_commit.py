@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-Work = Callable[[sqlite3.Connection], Any]
+from registries.contracts.errors import StoreError, StoreFull
+
+W = TypeVar("W")
 
 
-def commit_together(connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
+def commit_together(transact: Callable[[Sequence[W]], list[Any]], works: Sequence[W]) -> list[Any]:
     """Each write's answer, or the exception that refused it; answers are committed when this returns.
 
-    When one of several fails, everything is undone and each is tried in a transaction of its own: a bad
-    write costs its neighbours time and nothing else.
+    ``transact`` does all works in one transaction and returns their answers, or undoes everything and raises.
+    When one of several fails, each is tried in a transaction of its own: a bad write costs its neighbours
+    time and nothing else. A database that is away (StoreError, but not StoreFull: less may still fit) refuses
+    all at once; trying each would multiply the wait, and a commit whose answer was lost must not be repeated.
     """
     if len(works) > 1:
         try:
-            return _transaction(connection, works)
+            return transact(works)
+        except StoreError as error:
+            if not isinstance(error, StoreFull):
+                return [error] * len(works)
         except Exception:  # noqa: BLE001 - told below, to the one whose it is
             pass
-    outcomes: list[Any] = []
-    for work in works:
-        try:
-            outcomes.extend(_transaction(connection, [work]))
-        except Exception as error:  # noqa: BLE001 - handed to the caller of this write
-            outcomes.append(error)
-    return outcomes
+    return [_alone(transact, work) for work in works]
 
 
-def _transaction(connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
-    connection.execute("BEGIN IMMEDIATE")
+def _alone(transact: Callable[[Sequence[W]], list[Any]], work: W) -> Any:
     try:
-        answers = [work(connection) for work in works]
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return answers
+        return transact([work])[0]
+    except Exception as error:  # noqa: BLE001 - handed to the caller of this write
+        return error

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from actors.stores.sqlite_store import SQLiteStore
+from actors.stores.sql_store import SqlStore
+from actors.stores.sqlite_connection import SqliteFile
+from actors.stores.sqlite_database import SqliteDatabase
 from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
 
-Opener = Callable[[str], Awaitable[Store]]
+Opener = Callable[[str, RuntimeConfig], Awaitable[Store]]
 
 
-async def _open_sqlite(url: str) -> Store:
-    path = unquote(urlsplit(url).path)
-    return await SQLiteStore.open(Path(path))
+async def _open_sqlite(url: str, config: RuntimeConfig) -> Store:
+    return SqlStore(await SqliteDatabase.open(parse_sqlite_url(url)))
+
+
+def parse_sqlite_url(url: str) -> SqliteFile:
+    """``sqlite:///path[?max_page_count=N]``; the file grows to N pages of 4096 bytes at most.
+
+    Raises ValidationError for any other parameter and for a number that is none.
+    """
+    parts = urlsplit(url)
+    options = parse_qs(parts.query, keep_blank_values=True)
+    pages = options.pop("max_page_count", None)
+    if options:
+        raise ValidationError(
+            f"store_url: sqlite takes max_page_count, not {', '.join(sorted(options))}", param="store_url"
+        )
+    if pages is not None and not (pages[-1].isascii() and pages[-1].isdigit() and int(pages[-1]) > 0):
+        raise ValidationError("store_url: max_page_count must be a whole number from 1", param="store_url")
+    return SqliteFile(Path(unquote(parts.path)), int(pages[-1]) if pages is not None else None)
 
 
 OPENERS: dict[str, Opener] = {"sqlite": _open_sqlite}
@@ -25,7 +43,7 @@ OPENERS: dict[str, Opener] = {"sqlite": _open_sqlite}
 
 def store_url(config: RuntimeConfig) -> str:
     """The configured URL, else the embedded SQLite file in PARLEY_HOME."""
-    return config.store_url or f"sqlite://{Path(config.home).resolve() / 'parley.db'}"
+    return config.store_url or f"sqlite://{quote(str(Path(config.home).resolve() / 'parley.db'))}"
 
 
 async def open_store(config: RuntimeConfig) -> Store:
@@ -38,4 +56,4 @@ async def open_store(config: RuntimeConfig) -> Store:
     if scheme not in OPENERS:
         known = ", ".join(sorted(OPENERS))
         raise ValidationError(f"store_url has the scheme {scheme!r}; allowed: {known}", param="store_url")
-    return await OPENERS[scheme](url)
+    return await OPENERS[scheme](url, config)

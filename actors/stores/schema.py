@@ -1,6 +1,7 @@
 """The tables, once for both databases, as an ordered list of migrations.
 
-``{blob}``, ``{real}``, ``{int}`` and ``{json}`` are the dialect's types. Version 1 is the first SQLite schema,
+``{blob}``, ``{real}``, ``{int}`` and ``{json}`` are the dialect's types, ``{strict}`` and ``{strict_keyed}``
+what ends a table of rows, and one that is kept in the order of its key. Version 1 is the first SQLite schema,
 which other databases never had: they begin with version 2's tables at once.
 """
 
@@ -156,3 +157,55 @@ DURABLE_RUNS: tuple[str, ...] = (
         taken_at {real} NOT NULL
     ){strict}""",
 )
+
+SQLITE_SET_ASIDE: tuple[str, ...] = (
+    "DROP INDEX runs_by_owner",
+    "DROP INDEX runs_by_conversation",
+    "DROP INDEX runs_open",
+    "ALTER TABLE events RENAME TO first_events",
+    "ALTER TABLE runs RENAME TO first_runs",
+)
+"""Version 1's tables under other names, with all that is in them."""
+
+SQLITE_BRING_FORWARD: tuple[str, ...] = (
+    # A run that was open begins again: version 1 kept no states. 300 s was the deadline where none was given.
+    """INSERT INTO runs (run_id, tenant, user_name, request_id, flow, flow_version, status, attempts,
+        last_seq, conversation_id, request, result, answer, error_code, traceparent, created_at, queued_at,
+        started_at, finished_at, deadline_at)
+    SELECT run_id, tenant, user, request_id, flow, flow_version,
+        CASE status WHEN 'running' THEN 'queued' ELSE status END, attempt,
+        COALESCE((SELECT MAX(seq) FROM first_events e WHERE e.run_id = r.run_id), 0),
+        conversation_id, request, result, json_extract(result, '$.answer'),
+        json_extract(result, '$.error.code'), traceparent, created_at, created_at, started_at, finished_at,
+        {now} + COALESCE(json_extract(request, '$.deadline_s'), 300.0)
+    FROM first_runs r""",
+    "INSERT INTO events (run_id, seq, time, type, node, attempt, data)"
+    " SELECT run_id, seq, time, type, node, attempt, data FROM first_events",
+    "DROP TABLE first_events",
+    "DROP TABLE first_runs",
+)
+
+SQLITE_LEASE_CLOCK: tuple[str, ...] = (
+    # Which boot of the machine the leases' readings of the monotonic clock belong to; one row.
+    "CREATE TABLE lease_clock (boot_id TEXT NOT NULL, reading REAL NOT NULL) STRICT",
+)
+
+SQLITE_TYPES: dict[str, str] = {
+    "blob": "BLOB",
+    "real": "REAL",
+    "int": "INTEGER",
+    "json": "TEXT",
+    "strict": " STRICT",
+    "strict_keyed": " STRICT, WITHOUT ROWID",
+}
+
+Migrations = dict[int, tuple[str, ...]]
+
+MIGRATIONS: dict[str, Migrations] = {
+    "sqlite": {
+        1: SQLITE_FIRST,
+        2: (*SQLITE_SET_ASIDE, *DURABLE_RUNS, *SQLITE_BRING_FORWARD, *SQLITE_LEASE_CLOCK),
+    },
+    "postgresql": {2: DURABLE_RUNS},
+}
+"""Backend → version → statements. Never edited once released, only appended to."""

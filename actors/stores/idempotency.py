@@ -1,0 +1,38 @@
+"""Idempotency keys: the same request twice is the same run."""
+
+from __future__ import annotations
+
+from actors.stores.database import Transaction
+from actors.stores.records import Accepted, IdempotencyKey
+from registries.contracts.errors import KeyReused
+
+_TAKE = (
+    "INSERT INTO idempotency_keys (tenant, idempotency_key, digest, run_id, created_at)"
+    " VALUES (?, ?, ?, ?, {now}) ON CONFLICT (tenant, idempotency_key) DO NOTHING"
+)
+_FIND = (
+    "SELECT k.digest, r.run_id, r.status, r.last_seq FROM idempotency_keys k"
+    " LEFT JOIN runs r ON r.run_id = k.run_id WHERE k.tenant = ? AND k.idempotency_key = ?"
+)
+_RETAKE = (
+    "UPDATE idempotency_keys SET digest = ?, run_id = ?, created_at = {now}"
+    " WHERE tenant = ? AND idempotency_key = ?"
+)
+
+
+def take_key(tx: Transaction, tenant: str, key: IdempotencyKey | None, run_id: str) -> Accepted | None:
+    """Make the key stand for ``run_id``: None; or the run that it has stood for before, nothing written.
+
+    Written first of all, so that of two at once the second waits here and then sees the first. A key whose
+    run retention has removed is unseen. Raises KeyReused when its digest differs.
+    """
+    if key is None or tx.execute(_TAKE, (tenant, key.key, key.digest, run_id)).rowcount == 1:
+        return None
+    row = tx.execute(_FIND, (tenant, key.key)).fetchone()
+    if row is None or row[1] is None:
+        tx.execute(_RETAKE, (key.digest, run_id, tenant, key.key))
+        return None
+    digest, found, status, last_seq = row
+    if digest != key.digest:
+        raise KeyReused("this Idempotency-Key came with another request before", param="Idempotency-Key")
+    return Accepted(found, status, False, last_seq)
