@@ -13,7 +13,8 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks import fanout, gateway_overhead, memory, start, tokens
+from benchmarks import durable_runs, fanout, gateway_overhead, memory, queued_runs, start, tokens
+from benchmarks.bench_database import bench_database
 from benchmarks.bench_model import BENCH_MODEL
 from benchmarks.child import say
 from benchmarks.machine import machine_facts
@@ -21,7 +22,16 @@ from benchmarks.parley_runtime import parley_runtime
 from benchmarks.result import RESULTS, Finding, read_reasons, table, write_json
 from benchmarks.stage import stage
 
-QUESTIONS = ("start", "memory", "gateway_overhead", "fanout", "tokens")
+QUESTIONS = (
+    "start",
+    "memory",
+    "gateway_overhead",
+    "fanout",
+    "durable_runs",
+    "durable_runs_postgres",
+    "queued_runs",
+    "tokens",
+)
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
 
 
@@ -45,8 +55,12 @@ class Session:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         if {"start", "memory"} & self._wanted:
             await self._guard("start", self._default_runtime())
-        if {"gateway_overhead", "fanout", "tokens"} & self._wanted:
+        if {"gateway_overhead", "fanout", "durable_runs", "tokens"} & self._wanted:
             await self._guard("the bench's runtime", self._bench_runtime())
+        if "queued_runs" in self._wanted:
+            await self._guard("queued_runs", self._queue_runtime())
+        if "durable_runs_postgres" in self._wanted:
+            await self._guard("durable_runs_postgres", self._postgres_runtime())
 
     async def _default_runtime(self) -> None:
         async with parley_runtime(_sub(self._folder, "default")) as runtime:
@@ -63,8 +77,20 @@ class Session:
                 await self._ask("gateway_overhead", gateway_overhead.measure(staged))
             if "fanout" in self._wanted:
                 await self._ask("fanout", fanout.measure(staged))
+            if "durable_runs" in self._wanted:
+                await self._ask("durable_runs", durable_runs.measure(staged))
             if "tokens" in self._wanted:
                 await self._ask("tokens", tokens.measure(staged, with_nano=True))
+
+    async def _queue_runtime(self) -> None:
+        async with stage(_sub(self._folder, "queue"), self._cache, (tokens.NANO,)) as staged:
+            await self._ask("queued_runs", queued_runs.measure(staged))
+
+    async def _postgres_runtime(self) -> None:
+        with bench_database() as url:
+            settings = {"PARLEY_STORE_URL": url}
+            async with stage(_sub(self._folder, "postgres"), self._cache, (tokens.NANO,), settings) as staged:
+                await self._ask("durable_runs_postgres", durable_runs.measure_postgres(staged))
 
     async def _ask(self, question: str, answer: Awaitable[Finding]) -> None:
         async def add() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
 
 SLOW_S = 0.2
-INSTANT, SLOW = "bench-instant", "bench-slow"
+STUCK_S = 900.0
+INSTANT, SLOW, STUCK = "bench-instant", "bench-slow", "bench-stuck"
 INLINE_FLOW = "bench_inline"
 TASK_FLOW = "multi_perspective"
+DURABLE_FLOW = "bench_three"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +39,32 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, cache: Path, local_models: tuple[str, ...]) -> AsyncIterator[Stage]:
-    """A runtime with an instant and a slow remote model, and these local ones loaded."""
+async def stage(
+    folder: Path, cache: Path, local_models: tuple[str, ...], more: Mapping[str, str] | None = None
+) -> AsyncIterator[Stage]:
+    """A runtime with an instant, a slow and a stuck remote model, these local ones loaded, more settings."""
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         instant = await stack.enter_async_context(upstream(folder))
         slow = await stack.enter_async_context(upstream(folder, latency_s=SLOW_S))
+        stuck = await stack.enter_async_context(upstream(folder, latency_s=STUCK_S))
         model_folder = cache / BENCH_MODEL
         if BENCH_MODEL in local_models:
             make_bench_model(model_folder)
         catalog = folder / "catalog"
-        write_catalog(catalog, instant, slow, model_folder, with_local=BENCH_MODEL in local_models)
+        urls = {INSTANT: instant, SLOW: slow, STUCK: stuck}
+        write_catalog(catalog, urls, model_folder, with_local=BENCH_MODEL in local_models)
         settings = {"PARLEY_CATALOG_DIRS": str(catalog), "PARLEY_MODELS": ",".join(local_models)}
+        settings |= more or {}
         runtime = await stack.enter_async_context(parley_runtime(folder, settings))
         ready_s = await runtime.await_ready()
         say(f"{', '.join(local_models)} ready after {ready_s:.1f} s")
         yield Stage(runtime, instant, slow, folder, cache, model_folder)
 
 
-def write_catalog(
-    folder: Path, instant_url: str, slow_url: str, model_folder: Path, with_local: bool
-) -> None:
-    """A catalog folder: the bench's models, and the experts' flow with its experts inline."""
-    models = [_remote(INSTANT, instant_url), _remote(SLOW, slow_url)]
+def write_catalog(folder: Path, urls: Mapping[str, str], model_folder: Path, with_local: bool) -> None:
+    """A catalog folder: the bench's models, the experts' flow with its experts inline, a flow of three."""
+    models = [_remote(key, url) for key, url in urls.items()]
     if with_local:
         models.append(_local(model_folder))
     (folder / "flows").mkdir(parents=True, exist_ok=True)
@@ -67,6 +72,21 @@ def write_catalog(
     flow = json.loads(load_catalog(RuntimeConfig(home="")).flows.get(TASK_FLOW).model_dump_json())
     flow |= {"name": INLINE_FLOW, "nodes": [{**node, "placement": "inline"} for node in flow["nodes"]]}
     (folder / "flows" / f"{INLINE_FLOW}.yaml").write_text(yaml.safe_dump(flow, sort_keys=False))
+    (folder / "flows" / f"{DURABLE_FLOW}.yaml").write_text(yaml.safe_dump(_three_nodes(), sort_keys=False))
+
+
+def _three_nodes() -> dict[str, Any]:
+    names = ("first", "second", "third")
+    return {
+        "name": DURABLE_FLOW,
+        "description": "Three models after one another, instant by default.",
+        "input": ["prompt"],
+        "nodes": [
+            {"id": n, "kind": "generate", "role": n, "prompt": "create", "model": INSTANT} for n in names
+        ],
+        "edges": [{"source": a, "target": b} for a, b in zip(names, names[1:], strict=False)],
+        "output": {"answer": ["third"], "baseline": "first"},
+    }
 
 
 def _remote(key: str, url: str) -> dict[str, Any]:
