@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from registries.contracts.generation import GenerationChunk, GenerationResult
-from registries.contracts.runs import RunEvent, RunResult
+from registries.contracts.errors import InternalError
+from registries.contracts.generation import GenerationChunk, GenerationResult, Usage
+from registries.contracts.runs import (
+    TERMINAL_STATUSES,
+    ErrorFact,
+    EventType,
+    Improvement,
+    NodeResult,
+    RunEvent,
+    RunResult,
+    RunTimings,
+    Waiting,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+_KNOWN_EVENTS: frozenset[str] = frozenset(get_args(EventType))
+
+
+def tolerant(model: type[Model], data: Any) -> Model:
+    """Validate without the fields that this version of the contract does not know, at every depth.
+
+    Raises InternalError for what is no such answer.
+    """
+    try:
+        return model.model_validate(data, extra="ignore")
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        complaint = f"{place}: {first['msg']}" if place else first["msg"]
+        raise InternalError(
+            f"the runtime's answer is no {model.__name__} ({complaint}); is it of another version?"
+        ) from None
+
+
+def run_event(data: Any) -> RunEvent:
+    """One event of a run; a type that only newer runtimes know is handed on as it is."""
+    if not isinstance(data, Mapping) or data.get("type") in _KNOWN_EVENTS:
+        return tolerant(RunEvent, data)
+    known = tolerant(RunEvent, {**data, "type": "run.queued"})
+    return known.model_copy(update={"type": str(data.get("type"))})
+
+
+# A validator's own InternalError passes through pydantic as it is.
+_AnyEvent = Annotated[RunEvent, BeforeValidator(run_event)]
 
 
 class _Answer(BaseModel):
-    """Newer runtimes may add fields; a client must not fall over them."""
+    """Newer runtimes may add fields and states; a client must not fall over them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -30,31 +74,161 @@ class Readiness(_Answer):
     parts: dict[str, PartState] = {}
 
 
-def tolerant(model: type[BaseModel], data: Any) -> Any:
-    """Validate after leaving out top-level fields that this version of the contract does not know."""
-    known = {name: value for name, value in data.items() if name in model.model_fields}
-    return model.model_validate(known)
+class RunState(_Answer):
+    """A run and what it is doing now."""
+
+    run_id: str
+    status: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to it any more by itself or by a human's answer."""
+        return self.status in TERMINAL_STATUSES
 
 
-def run_result(data: Any) -> RunResult:
-    """A run's whole answer."""
-    result: RunResult = tolerant(RunResult, data)
-    return result
+class RunSummary(RunState):
+    """A run that was accepted. ``created_at`` is in seconds since the epoch."""
+
+    flow: str = ""
+    flow_version: str = ""
+    created_at: float | None = None
+    links: dict[str, str] = {}
+
+
+class RunRow(RunSummary):
+    """A run in a list: ``prompt`` and ``answer`` are cut to their first 200 characters."""
+
+    priority: int = 0
+    user: str = ""
+    conversation_id: str | None = None
+    parent: str | None = None
+    attempts: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    last_seq: int = 0
+    prompt: str = ""
+    answer: str | None = None
+    usage: Usage | None = None
+    error: ErrorFact | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from its first start to its end; None while it has none."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+
+class RunPage(_Answer):
+    """One page of runs, newest first; ``next_cursor`` leads to the next, None on the last."""
+
+    runs: tuple[RunRow, ...] = ()
+    next_cursor: str | None = None
+
+
+class CheckpointFact(_Answer):
+    """A step that a fork can begin from. ``next`` are the nodes that would run."""
+
+    id: str
+    parent: str | None = None
+    step: int | None = None
+    next: tuple[str, ...] = ()
+
+
+class GivenFeedback(_Answer):
+    """A rating from 0 to 1 that a user gave."""
+
+    rating: float
+    comment: str | None = None
+    user: str = ""
+
+
+class RunDetail(RunRow):
+    """A run with everything that is known of it, also while it is under way.
+
+    ``result`` is there once it ended; until then nodes, usage and answer are those of the committed events.
+    ``execution_log`` has the durable events, ``state`` the channels of the last checkpoint, where asked for.
+    """
+
+    request_id: str = ""
+    deaths: int = 0
+    deadline_at: float | None = None
+    cancel_requested: bool = False
+    request: dict[str, Any] = {}
+    result: RunResult | None = None
+    nodes: tuple[NodeResult, ...] = ()
+    timings: RunTimings | None = None
+    improvement: Improvement | None = None
+    artifact: str | None = None
+    waiting: Waiting | None = None
+    cost_usd: float | None = None
+    execution_log: tuple[_AnyEvent, ...] = ()
+    state: dict[str, Any] | None = None
+    checkpoints: tuple[CheckpointFact, ...] = ()
+    feedback: tuple[GivenFeedback, ...] = ()
+
+    @property
+    def outcome(self) -> RunResult:
+        """The result, or what stands for it while there is none."""
+        if self.result is not None:
+            return self.result
+        facts: dict[str, Any] = {
+            "run_id": self.run_id,
+            "flow": self.flow,
+            "flow_version": self.flow_version,
+            "status": self.status,
+            "answer": self.answer or "",
+            "nodes": self.nodes,
+            "artifact": self.artifact,
+            "request_id": self.request_id,
+            "error": self.error,
+            "waiting": self.waiting,
+            "usage": self.usage or Usage(),
+            "timings": self.timings or RunTimings(),
+            "improvement": self.improvement or Improvement(),
+        }
+        return RunResult.model_construct(**facts)
+
+
+class RunFilters(TypedDict, total=False):
+    """Which runs to list. Times are seconds since the epoch or ISO 8601; ``limit`` is a page's, 1 to 200."""
+
+    status: str | tuple[str, ...]
+    flow: str
+    user: str
+    conversation_id: str
+    parent: str
+    created_after: float | str
+    created_before: float | str
+    limit: int
+
+
+class HealthPart(_Answer):
+    """One part of the health score: its own score, what it weighs, the figure and its reason."""
+
+    score: float
+    weight: float = 1.0
+    value: Any = None
+    why: str = ""
+
+
+class HealthScore(_Answer):
+    """How well the runtime does, from 0.0 to 1.0, and of what that is made."""
+
+    score: float
+    parts: dict[str, HealthPart] = {}
 
 
 def generation_result(data: Any) -> GenerationResult:
     """A model's whole answer."""
-    result: GenerationResult = tolerant(GenerationResult, data)
-    return result
+    return tolerant(GenerationResult, data)
 
 
-def run_event(data: Any) -> RunEvent:
-    """One event of a run."""
-    event: RunEvent = tolerant(RunEvent, data)
-    return event
+def run_result(data: Any) -> RunResult:
+    """A run's whole answer."""
+    return tolerant(RunResult, data)
 
 
 def chunk(data: Any) -> GenerationChunk:
     """A piece of a streamed answer."""
-    piece: GenerationChunk = tolerant(GenerationChunk, data)
-    return piece
+    return tolerant(GenerationChunk, data)

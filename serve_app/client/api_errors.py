@@ -33,6 +33,14 @@ class NotRunning(ParleyError):
     retryable = True
 
 
+class AnswerLate(NotRunning):
+    """The runtime did not answer within the time that it was given; it may still be at work."""
+
+
+class StreamCut(NotRunning):
+    """A stream had begun and broke, or ended without its last event."""
+
+
 def error_from_answer(status: int, headers: Mapping[str, str], body: bytes) -> ParleyError:
     """The error of a response. ``context`` has status, code and request_id; ``retry_after_s`` seconds.
 
@@ -67,11 +75,16 @@ def make_error(
     """The class by code, else the fallback; unknown codes of newer runtimes are kept in the context."""
     kind = _BY_CODE.get(str(told.get("code")), fallback)
     text, param = str(told.get("message") or message), told.get("param")
+    error: ParleyError
     if kind is ProviderError:
         fault = str(told.get("fault") or "")
         known = Fault(fault) if fault in set(Fault) else Fault.BAD_RESPONSE
-        return ProviderError(text, known, "", "", param, retry_after_s, context)
-    return kind(text, param, retry_after_s, context)
+        error = ProviderError(text, known, "", "", param, retry_after_s, context)
+    else:
+        error = kind(text, param, retry_after_s, context)
+    if isinstance(told.get("retryable"), bool):
+        error.retryable = told["retryable"]
+    return error
 
 
 def _told(body: bytes) -> Mapping[str, Any]:

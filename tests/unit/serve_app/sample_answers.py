@@ -68,9 +68,19 @@ def spoken(id: str, *pieces: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+def numbered(events: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """With seqs as the runtime gives them: gapless from 1 for durable events, tokens carry the last one."""
+    seq, found = 0, []
+    for type_, data in events:
+        seq += type_ != "node.token"
+        found.append((type_, {**data, "seq": seq}))
+    return found
+
+
 def run_events() -> list[tuple[str, dict[str, Any]]]:
     """The whole stream of the run."""
-    return [
+    events = [
+        ("run.queued", event("run.queued")),
         ("run.started", event("run.started")),
         *spoken("creator", "7", "5"),
         ("round.started", event("round.started", "challenger", round=1)),
@@ -78,3 +88,4 @@ def run_events() -> list[tuple[str, dict[str, Any]]]:
         *spoken("refiner", "85"),
         ("run.completed", event("run.completed", result=RUN)),
     ]
+    return numbered(events)

@@ -1,0 +1,58 @@
+"""One call of the API as data: what is sent, and how the answer is read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import httpx
+
+from serve_app.client.event_stream import StreamEvent
+
+T = TypeVar("T")
+IDEMPOTENCY_KEY = "idempotency-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``deadline_s`` is what the work itself may take, where the caller said so."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    body: Mapping[str, Any] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request with one whole answer. ``read`` raises the error of a bad one."""
+
+    request: Request
+    read: Callable[[httpx.Response], T]
+    timeout_s: float | None = None
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCall(Generic[T]):
+    """A request that is answered by server-sent events; ``items`` raises the error that one carries."""
+
+    request: Request
+    items: Callable[[StreamEvent], Iterator[T]]
+    is_last: Callable[[T], bool]
+
+
+def get(path: str, **params: Any) -> Request:
+    """A question; parameters that are None are left out."""
+    return Request("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+
+def post(
+    path: str, body: Mapping[str, Any], key: str | None = None, deadline_s: float | None = None
+) -> Request:
+    """An order. Its Idempotency-Key is made here, once, so that every repetition of it carries the same."""
+    return Request("POST", path, body, {}, {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}, deadline_s)

@@ -1,0 +1,100 @@
+"""A reader of one run's events that outlives its connections, without a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from registries.contracts.errors import CapacityError, ParleyError, StoreError
+from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
+from serve_app.client import requests
+from serve_app.client.api_errors import NotRunning, StreamCut
+from serve_app.client.call import StreamCall
+from serve_app.client.retries import Retries, is_transient
+
+Until = Literal["end", "waiting"]
+GOOD_CONNECTION_S = 5.0
+"""A connection that held this long is no sign of trouble when it breaks, even if nothing happened on it."""
+
+
+class Following:
+    """Which events were handed on, where to attach again, and whether it is still worth trying.
+
+    Durable events come exactly once and in order: one that was seen is dropped, and one that comes too early
+    counts as a broken connection, because the history has those between. Tokens pass as they come; those
+    that were said while nobody was attached are in ``node.completed``.
+
+    A new run has no id before its first event: until then its own order is repeated (with the same
+    Idempotency-Key, so it stays one run), as often as any order is.
+    """
+
+    def __init__(
+        self,
+        retries: Retries,
+        run_id: str | None,
+        after: int = 0,
+        until: Until = "end",
+        order: StreamCall[RunEvent] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ended = False
+        self._retries, self._run_id, self._after, self._until = retries, run_id, after, until
+        self._order, self._clock = order, clock
+        self._waits = self._at_order = False
+        self._failed = 0
+        self._attached_at = self._good_at = clock()
+
+    def call(self) -> StreamCall[RunEvent]:
+        """What to ask for now."""
+        self._attached_at = self._clock()
+        self._at_order = self._run_id is None
+        if self._run_id is None:
+            assert self._order is not None
+            return self._order
+        return requests.events(self._run_id, self._after, self._until)
+
+    def take(self, event: RunEvent) -> bool:
+        """Whether to hand this event on. Raises StreamCut when there are some missing before it."""
+        self._run_id = event.run_id
+        if event.type == "node.token":
+            return True
+        if event.seq <= self._after:
+            return False
+        if event.seq != self._after + 1:
+            self._waits = False
+            raise StreamCut(f"event {event.seq} of run {event.run_id} came after event {self._after}")
+        self._after, self._failed, self._good_at = event.seq, 0, self._clock()
+        self._waits = event.type == "run.waiting"
+        # What a new run tells on its first connection is live; a later one may read of an old pause, and
+        # only the server knows whether that is still so: it closes the stream then.
+        paused_now = self._waits and self._until == "waiting" and self._at_order
+        self.ended = event.type in TERMINAL_EVENTS or paused_now
+        return True
+
+    def wait_after(self, error: ParleyError) -> float:
+        """Seconds until the next try; raises the error when it is final or patience has run out."""
+        if self._waits and self._until == "waiting" and isinstance(error, StreamCut):
+            # The server closes here; whether it did, or the connection broke, is the same to the reader.
+            self.ended = True
+            return 0.0
+        now = self._clock()
+        if isinstance(error, StreamCut) and now - self._attached_at >= GOOD_CONNECTION_S:
+            self._failed, self._good_at = 0, now
+        wait_s = self._retries.wait_s(self._failed, error) if self._may_reattach(error) else None
+        self._failed += 1
+        if wait_s is None or now + wait_s - self._good_at > self._retries.patience_s:
+            raise error from None
+        if self._retries.on_reattach is not None and self._run_id is not None:
+            self._retries.on_reattach(error, wait_s)
+        return wait_s
+
+    def _may_reattach(self, error: ParleyError) -> bool:
+        # AnswerLate too: nobody gave a stream's silence as a time limit.
+        transient = isinstance(error, NotRunning) or is_transient(error)
+        if self._run_id is None:
+            return transient and self._failed < self._retries.times
+        if transient:
+            return True
+        # An error inside a stream has no status; a full runtime, or one without its database, recovers.
+        return error.context.get("status") is None and isinstance(error, CapacityError | StoreError)
