@@ -1,4 +1,4 @@
-"""A PostgreSQL database for one run of the bench: in the server that POSTGRES_DSN names, else the local one."""
+"""A PostgreSQL database for one run of the bench, in the server of POSTGRES_DSN, else the local one."""
 
 from __future__ import annotations
 

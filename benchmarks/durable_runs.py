@@ -1,7 +1,7 @@
 """What does a durable run cost, how many finish a second, and how soon does a reader see what happened?
 
-Three nodes after one another, each asking an instant model once, over HTTP; every node is committed before the
-next begins. LangGraph's own in-memory dev server does the same work in the same minutes.
+Three nodes after one another, each asking an instant model once, over HTTP; every node is committed before
+the next begins. LangGraph's own in-memory dev server does the same work in the same minutes.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def run_target(stage: Stage, name: str) -> Target:
 
 
 async def commits(stage: Stage) -> float:
-    """Commits that the runners have made so far (acceptances and claims are one each a run, and not in it)."""
+    """Commits that the runners have made so far; acceptance and claim, one each a run, are not in it."""
     async with aiohttp.ClientSession(headers=stage.runtime.headers) as client:
         # The page is some seconds old: wait until two readings agree.
         last = -1.0

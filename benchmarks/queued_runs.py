@@ -21,7 +21,7 @@ PROMPT = "How shall we store passwords?"
 
 
 async def measure(stage: Stage) -> Finding:
-    """Fill every slot with stuck runs, queue ten thousand behind them, weigh, let go, and look at the ends."""
+    """Fill every slot with stuck runs, queue ten thousand behind them, weigh, let go, look at the ends."""
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(
         stage.runtime.url, headers=stage.runtime.headers, timeout=timeout

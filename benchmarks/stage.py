@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _three_nodes() -> dict[str, Any]:
         "nodes": [
             {"id": n, "kind": "generate", "role": n, "prompt": "create", "model": INSTANT} for n in names
         ],
-        "edges": [{"source": a, "target": b} for a, b in zip(names, names[1:], strict=False)],
+        "edges": [{"source": a, "target": b} for a, b in pairwise(names)],
         "output": {"answer": ["third"], "baseline": "first"},
     }
 
