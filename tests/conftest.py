@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
+from tests.server_search import NOT_TESTED
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,38 @@ def driver(cluster: RunningCluster) -> Iterator[RunningCluster]:
     """The cluster with this process attached to it (Serve handles, actors)."""
     with attached_to(cluster):
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """A real PostgreSQL for the whole session (tests.postgres_server)."""
+    from tests.postgres_server import some_postgres
+
+    with some_postgres() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def postgres_url(postgres_dsn: str) -> Iterator[str]:
+    """A store URL on it with a schema of this test's own."""
+    from tests.postgres_server import own_schema
+
+    with own_schema(postgres_dsn) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real Redis for the whole session; it may be somebody's, so that it is never flushed."""
+    from tests.redis_server import some_redis
+
+    with some_redis() as url:
+        yield url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the very end what no server could be had for: such a run is no proof for it."""
+    reasons = [report.longrepr[2] for report in terminalreporter.getreports("skipped") if report.longrepr]
+    untested = Counter(reason.removeprefix("Skipped: ") for reason in reasons if NOT_TESTED in reason)
+    for reason, count in sorted(untested.items()):
+        terminalreporter.write_line(f"!!! {reason} ({count} tests skipped)", red=True, bold=True)

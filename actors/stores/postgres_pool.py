@@ -99,4 +99,3 @@ class PostgresPool:
 
     def _away(self) -> StoreError:
         return StoreError(f"the database {self.address.shown} does not answer", retry_after_s=RETRY_AFTER_S)
-

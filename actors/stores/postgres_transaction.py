@@ -65,7 +65,9 @@ def translated(sql: str) -> bytes:
     return SqlDialect(_WORDS, "%s").render(sql.replace("%", "%%")).encode()
 
 
-def transact(connection: psycopg.Connection[Any], works: Sequence[Work[Any]], begin: bytes = WRITE) -> list[Any]:
+def transact(
+    connection: psycopg.Connection[Any], works: Sequence[Work[Any]], begin: bytes = WRITE
+) -> list[Any]:
     """The works' answers, committed together.
 
     Raises WorkFailed for the one that raised, everything undone; StoreError when the commit had been sent
