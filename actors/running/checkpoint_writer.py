@@ -1,0 +1,24 @@
+"""Where a checkpointer's rows go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.stores.records import CheckpointRow, WriteRow
+
+
+class CheckpointWriter(Protocol):
+    """Writes the states of one run, in the order in which they are handed in."""
+
+    async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Committed when this returns, with all that was deferred; raises LeaseLost, StoreError."""
+        ...
+
+    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Goes with the next commit."""
+        ...
+
+    async def flush(self) -> None:
+        """Everything deferred is committed; raises as ``keep``."""
+        ...

@@ -1,0 +1,40 @@
+"""Checkpoints straight into a store, for whoever holds no run: tools and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.stores.records import CheckpointRow, WriteRow
+from actors.stores.store import CheckpointStore
+
+
+class StoreWriter:
+    """A CheckpointWriter without a lease: nobody else may run the graph meanwhile."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._checkpoints: list[CheckpointRow] = []
+        self._writes: list[WriteRow] = []
+
+    async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Committed when this returns; raises StoreError, and what was deferred stays deferred then."""
+        deferred, deferred_writes = self._checkpoints, self._writes
+        self._checkpoints, self._writes = [], []
+        try:
+            await self._store.keep((*deferred, *checkpoints), (*deferred_writes, *writes))
+        except BaseException:
+            self._checkpoints, self._writes = (
+                [*deferred, *self._checkpoints],
+                [*deferred_writes, *self._writes],
+            )
+            raise
+
+    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Goes with the next ``keep`` or ``flush``."""
+        self._checkpoints.extend(checkpoints)
+        self._writes.extend(writes)
+
+    async def flush(self) -> None:
+        """Everything deferred is committed; raises StoreError."""
+        if self._checkpoints or self._writes:
+            await self.keep((), ())
