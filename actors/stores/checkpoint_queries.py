@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 from actors.stores.database import Transaction
+from actors.stores.parameter_lists import marks, padded_parts
 from actors.stores.records import CheckpointRow, WriteRow
 
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE = 512
 """Checkpoints whose writes one query reads, or threads that one statement removes."""
 
 _CHECKPOINT = "thread_id, ns, checkpoint_id, parent_id, type, data, metadata"
@@ -87,21 +87,19 @@ def copy_thread(tx: Transaction, source: str, target: str) -> None:
 def drop_threads(tx: Transaction, thread_ids: Sequence[str]) -> int:
     """Remove all checkpoints and writes of these threads; how many checkpoints there were."""
     removed = 0
-    for some in _parts(thread_ids):
-        marks = ", ".join("?" * len(some))
-        tx.execute(f"DELETE FROM checkpoint_writes WHERE thread_id IN ({marks})", some)
-        removed += tx.execute(f"DELETE FROM checkpoints WHERE thread_id IN ({marks})", some).rowcount
+    for some in padded_parts(thread_ids, _KEYS_AT_ONCE):
+        chosen = f"WHERE thread_id IN ({marks(len(some))})"
+        tx.execute(f"DELETE FROM checkpoint_writes {chosen}", some)
+        removed += tx.execute(f"DELETE FROM checkpoints {chosen}", some).rowcount
     return removed
 
 
 def drop_checkpoints(tx: Transaction, thread_id: str, checkpoint_ids: Sequence[str]) -> None:
     """Remove these checkpoints of a thread, in every namespace, with their writes."""
-    for some in _parts(checkpoint_ids):
-        marks = ", ".join("?" * len(some))
+    for some in padded_parts(checkpoint_ids, _KEYS_AT_ONCE):
+        chosen = f"WHERE thread_id = ? AND checkpoint_id IN ({marks(len(some))})"
         for table in ("checkpoint_writes", "checkpoints"):
-            tx.execute(
-                f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id IN ({marks})", [thread_id, *some]
-            )
+            tx.execute(f"DELETE FROM {table} {chosen}", [thread_id, *some])
 
 
 def _with_writes(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[Stored]:
@@ -110,10 +108,12 @@ def _with_writes(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[Stored]
         kept = CheckpointRow(*row[:5], data=bytes(row[5]), metadata=bytes(row[6]))
         stored[kept.thread_id, kept.ns, kept.checkpoint_id] = (kept, [])
     columns = ", ".join(f"w.{name}" for name in _WRITE.split(", "))
-    for some in _parts(list(stored)):
-        # CROSS JOIN: SQLite goes through the wanted checkpoints and probes the writes' key.
+    for some in padded_parts(list(stored), _KEYS_AT_ONCE):
+        # DISTINCT, as a key may be there twice. CROSS JOIN: SQLite goes through the wanted checkpoints and
+        # probes the writes' key.
         found = tx.execute(
-            f"WITH wanted (thread_id, ns, checkpoint_id) AS (VALUES {', '.join(['(?, ?, ?)'] * len(some))})"
+            "WITH wanted (thread_id, ns, checkpoint_id) AS (SELECT DISTINCT * FROM"
+            f" (VALUES {', '.join(['(?, ?, ?)'] * len(some))}) given)"
             f" SELECT {columns} FROM wanted k CROSS JOIN checkpoint_writes w"
             " WHERE w.thread_id = k.thread_id AND w.ns = k.ns AND w.checkpoint_id = k.checkpoint_id",
             [part for key in some for part in key],
@@ -138,9 +138,3 @@ def _values(row: WriteRow) -> tuple[Any, ...]:
         row.data,
         row.task_path,
     )
-
-
-def _parts(keys: Sequence[Any]) -> Iterator[list[Any]]:
-    remaining = iter(keys)
-    while part := list(islice(remaining, _KEYS_AT_ONCE)):
-        yield part

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.stores.database import Transaction
+from actors.stores.parameter_lists import next_power_of_two
 from actors.stores.records import QueueState, RunFilter
 from registries.contracts.errors import NotFound
 from registries.contracts.generation import Message
@@ -14,8 +15,11 @@ from registries.contracts.runs import Feedback, RunEvent
 
 LISTED_CHARS = 200
 """How much of a prompt and of an answer a list shows."""
-TAILED_AT_ONCE = 10_000
+TAILED_AT_ONCE = 8192
 """Runs a tail query: two parameters each, and SQLite takes 32,766 of them (PostgreSQL 65,535)."""
+
+_NOBODY = ("", 0)
+"""Fills a tail up to a power of two: few texts of SQL, which drivers and databases keep."""
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("run_id", "run_id"),
@@ -91,13 +95,14 @@ def tail_events(tx: Transaction, after: Mapping[str, int]) -> list[RunEvent]:
     rows: list[Any] = []
     for start in range(0, len(seen), TAILED_AT_ONCE):
         part = seen[start : start + TAILED_AT_ONCE]
+        padded = (*part, *[_NOBODY] * (next_power_of_two(len(part)) - len(part)))
         # CROSS JOIN tells SQLite to go through the seen runs and probe the events, never the other way.
         sql = (
-            f"WITH seen (run_id, seq) AS (VALUES {', '.join(['(?, ?)'] * len(part))})"
+            f"WITH seen (run_id, seq) AS (VALUES {', '.join(['(?, ?)'] * len(padded))})"
             f" {_SELECT_EVENT} seen s CROSS JOIN events e WHERE e.run_id = s.run_id AND e.seq > s.seq"
             " ORDER BY e.run_id, e.seq"
         )
-        rows += tx.execute(sql, [value for pair in part for value in pair]).fetchall()
+        rows += tx.execute(sql, [value for pair in padded for value in pair]).fetchall()
     return [_event(row) for row in rows]
 
 
