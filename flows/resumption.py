@@ -13,7 +13,8 @@ from registries.contracts.errors import ValidationError
 from registries.contracts.runs import Decision, NodeResult, Waiting
 from registries.specs import FlowSpec
 
-_START, _RESULTS, _INTERRUPT = "__start__", "results", "__interrupt__"
+_START, _RESULTS, _INTERRUPT, _NEXT = "__start__", "results", "__interrupt__", "branch:to:"
+"""Names of LangGraph's own: its input, questions, and the channel that starts a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,9 @@ class Stopped:
 
 
 def where_stopped(saved: CheckpointTuple, flow: FlowSpec) -> Stopped:
-    """Read a checkpoint; raises ValidationError when it is of another version of the flow or of the state."""
+    """Read a checkpoint; raises ValidationError when it is of another flow or of a later state's form."""
     state = _state(saved)
-    _check_versions(state, flow)
+    _check_same(saved, state, flow)
     pending = saved.pending_writes or []
     finished = [result for _, channel, values in pending if channel == _RESULTS for result in values]
     results = tuple(NodeResult.model_validate(result) for result in (*state["results"], *finished))
@@ -49,15 +50,21 @@ def _state(saved: CheckpointTuple) -> AgentState:
     return cast(AgentState, channels if _RESULTS in channels else channels[_START])
 
 
-def _check_versions(state: AgentState, flow: FlowSpec) -> None:
-    """A graph whose nodes have other names would end at once, without running one and without an error."""
+def _check_same(saved: CheckpointTuple, state: AgentState, flow: FlowSpec) -> None:
+    """A graph without the node that is to come would end at once, without a word.
+
+    Names are compared and not versions: a flow's version also changes when its form gets a new field.
+    """
     if state["version"] > STATE_VERSION:
         message = f"the run's state is of version {state['version']}; known here: up to {STATE_VERSION}"
         raise ValidationError(message, "version")
-    begun_with = state["memory"].get("metadata", {}).get("flow_version", flow.version)
-    if begun_with != flow.version:
-        message = f"the run began with version {begun_with} of {flow.name!r}, this is {flow.version}"
-        raise ValidationError(message, "flow_version")
+    next_nodes = (name for name in saved.checkpoint["channel_versions"] if name.startswith(_NEXT))
+    named = {name.removeprefix(_NEXT) for name in next_nodes} | {result["id"] for result in state["results"]}
+    if strangers := named - {node.id for node in flow.nodes}:
+        names = ", ".join(sorted(strangers))
+        raise ValidationError(
+            f"the run began with another version of {flow.name!r}; unknown here: {names}", "flow_version"
+        )
 
 
 def waiting_for(output: dict[str, Any]) -> Waiting | None:

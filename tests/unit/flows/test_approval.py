@@ -14,8 +14,8 @@ from registries.contracts.errors import LeaseLost
 from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import Decision, RunResult
 from registries.specs import FlowSpec
+from tests.unit.flows.attempts import FailingSaver, Run, answer, told
 from tests.unit.flows.fakes import PACKAGE, QUESTION, World, arithmetic, catalog_with, flow_of, order
-from tests.unit.flows.test_resumption import FailingSaver, Run, answer, told
 
 REVIEWED = PACKAGE.flows.get("reviewed_challenge")
 
