@@ -23,6 +23,11 @@ from actors.stores.store import CheckpointStore
 from registries.contracts.errors import ValidationError
 
 
+_BEGINNINGS = frozenset({"input", "loop"})
+_INPUT_TASK = ", __start__"
+"""LangGraph spreads the input over the channels by a task of its own, in steps -1 and 0."""
+
+
 class CheckpointSaver(BaseCheckpointSaver[int]):
     """Reads from a store, writes through a CheckpointWriter; one instance belongs to one run.
 
@@ -32,12 +37,14 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
     writer raises.
     """
 
-    def __init__(self, store: CheckpointStore, writer: CheckpointWriter) -> None:
+    def __init__(self, store: CheckpointStore, writer: CheckpointWriter, is_new: bool = False) -> None:
+        """``is_new``: the thread has no checkpoint yet, so that the first look for one costs no query."""
         serializer = strict_serializer()
         super().__init__(serde=serializer)
         self._codec = CheckpointCodec(serializer)
         self._store = store
         self._writer = writer
+        self._is_new = is_new
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> CheckpointSaver:
         """Itself: a state holds JSON values, no type of its schema needs to be built."""
@@ -54,8 +61,8 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
     ) -> RunnableConfig:
         """Write a checkpoint; committed when this returns, unless it only holds the graph's input."""
         row = self._codec.checkpoint_row(config, checkpoint, metadata)
-        if metadata.get("source") == "input":
-            # The accepted run has its input: lost with a crash, it is made again. This saves a commit a run.
+        if metadata.get("source") in _BEGINNINGS and metadata.get("step", 1) <= 0:
+            # The accepted run has its input: lost with a crash, it is made again. This saves two commits a run.
             self._writer.defer((row,), ())
         else:
             await self._writer.keep((row,), ())
@@ -65,10 +72,17 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Write what one task made; committed when this returns, so that the task never runs again."""
-        await self._writer.keep((), self._codec.write_rows(config, writes, task_id, task_path))
+        rows = self._codec.write_rows(config, writes, task_id, task_path)
+        if task_path.endswith(_INPUT_TASK):
+            self._writer.defer((), rows)
+        else:
+            await self._writer.keep((), rows)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that ``config`` names, or the newest one of its thread and namespace."""
+        if self._is_new:
+            self._is_new = False
+            return None
         await self._writer.flush()
         place = config["configurable"]
         found = await self._store.checkpoint(

@@ -48,7 +48,12 @@ class PendingWrites:
         self._waiters: list[asyncio.Future[None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._events or self._checkpoints or self._writes or self._deferred)
+        return bool(self._events or self.has_state)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state waits that a reader of the database would miss."""
+        return bool(self._checkpoints or self._writes or self._deferred)
 
     def add_event(self, event: RunEvent, now: float, token_patience_s: float) -> None:
         """Take an event. The end of a node is due with the node's writes, not by itself."""

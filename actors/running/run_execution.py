@@ -167,7 +167,7 @@ class RunExecution:
         order = self.order
         try:
             async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
-                saver = CheckpointSaver(self._parts.store, self.log)
+                saver = CheckpointSaver(self._parts.store, self.log, is_new=self._claimed.is_new)
                 return await execute_flow(
                     order,
                     self._flow,

@@ -110,8 +110,8 @@ class RunLog:
         self._pending.defer(checkpoints, writes)
 
     async def flush(self) -> None:
-        """Everything taken so far is committed."""
-        if self._pending:
+        """Every state taken so far is committed; events alone may go on waiting for company."""
+        if self._pending.has_state:
             await self.keep((), ())
 
     # -- the readers' side

@@ -24,7 +24,7 @@ MAX_ROUNDS = 16
 _COLUMNS = (
     "SELECT run_id, tenant, user_name, request_id, flow_version, status, attempts, deaths, lease_token,"
     " last_seq, request, decision, traceparent, cancel_requested, deadline_at - {now}, {now} - queued_at,"
-    " (SELECT spec FROM flow_versions f WHERE f.version = runs.flow_version) FROM runs"
+    " (SELECT spec FROM flow_versions f WHERE f.version = runs.flow_version), parent FROM runs"
 )
 _ORPHANED = "status = 'running' AND lease_until <= {lease_now}"
 _ONE = f"{_COLUMNS} WHERE run_id = ? AND (status = 'queued' OR ({_ORPHANED})) {{for_update}}"
@@ -69,6 +69,7 @@ class _Candidate:
     remaining_s: float
     queued_s: float
     spec: str | None
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ def _claimed(run: _Candidate) -> ClaimedRun:
         last_seq=run.last_seq,
         queued_s=max(0.0, run.queued_s),
         decision=Decision.model_validate_json(run.decision) if run.decision else None,
+        parent=run.parent,
     )
 
 

@@ -96,7 +96,7 @@ class ClaimedRun:
 
     ``order.deadline_s`` is what remains, ``order.attempt`` counts claims, ``flow_spec`` is the version that
     the run is pinned to, ``queued_s`` how long it waited. ``decision`` answers the question that the run
-    waited with.
+    waited with; ``parent`` is the run that it was forked from.
     """
 
     order: RunOrder
@@ -106,6 +106,12 @@ class ClaimedRun:
     last_seq: int
     queued_s: float = 0.0
     decision: Decision | None = None
+    parent: str | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no state of it can have been committed before."""
+        return self.order.attempt == 1 and self.parent is None
 
 
 @dataclass(frozen=True, slots=True)
