@@ -64,6 +64,7 @@ class Settings:
     catalog_dirs: tuple[str, ...] | None
     outputs_dir: str | None
     store_url: str | None = field(repr=False)
+    redis_url: str | None = field(repr=False)
     deadline_s: float
     max_body_bytes: int
     expert_workers: int
@@ -103,6 +104,7 @@ class Settings:
             "catalog_dirs": self.catalog_dirs or (),
             "outputs_dir": self.outputs_dir or str(Path(self.home) / "outputs"),
             "store_url": self.store_url or "",
+            "redis_url": self.redis_url or "",
             "max_body_bytes": self.max_body_bytes,
             "runner_max_replicas": self.max_runners,
             "ingress_max_replicas": self.max_ingresses,

@@ -145,6 +145,13 @@ def store(text: str) -> str:
     return text
 
 
+def redis_server(text: str) -> str:
+    """A Redis URL; also one with a password, or a socket's path."""
+    if not re.fullmatch(r"(redis|rediss|unix)://\S+", text):
+        raise NotAllowed
+    return text
+
+
 def secret(text: str) -> str:
     """A provider's key: one printable line."""
     if not text.isprintable() or any(c.isspace() for c in text):
@@ -277,6 +284,14 @@ VARIABLES: tuple[Variable, ...] = (
         "sqlite://… or postgresql://…",
         secret=True,
         about="default: SQLite in PARLEY_HOME",
+    ),
+    Variable(
+        "PARLEY_REDIS_URL",
+        "redis_url",
+        redis_server,
+        "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… or unix://…",
+        secret=True,
+        about="Redis 7, for active runs and live events; default: none",
     ),
     Variable(
         "PARLEY_DEADLINE_S", "deadline_s", number(0, 86_400), "seconds, above 0 and at most 86400", "300"

@@ -16,6 +16,7 @@ from typing import Literal
 import psutil
 
 from serve_app.doctor.model_servers import find_model_servers, suggestion
+from serve_app.doctor.redis_server import hot_tier_problem, shown
 from serve_app.lifecycle.find_runtime import find_runtime
 from serve_app.lifecycle.ports import holder_of, is_free
 from serve_app.lifecycle.runtime_home import RuntimeHome
@@ -52,7 +53,10 @@ def machine_checks(settings: Settings, home: RuntimeHome) -> Iterator[Check]:
     yield memory_check(psutil.virtual_memory().available / _GB)
     yield disk_check(home.path)
     yield from port_checks(settings, home)
-    yield redis_check(is_free(_REDIS_PORT))
+    if settings.redis_url:
+        yield hot_tier_check(hot_tier_problem(settings.redis_url), shown(settings.redis_url))
+    else:
+        yield redis_check(is_free(_REDIS_PORT))
     yield home_check(home.path)
     for server in find_model_servers(exclude_ports=frozenset({settings.http_port})):
         yield Check("model server", "note", suggestion(server))
@@ -188,6 +192,15 @@ def redis_check(free: bool) -> Check:
         "port 6379",
         "note",
         f"in use by {holder_of(_REDIS_PORT) or 'another process'}, probably Redis; it is not needed",
+    )
+
+
+def hot_tier_check(problem: str | None, where: str) -> Check:
+    """The configured Redis; the runtime works without it, only live events take longer and lack tokens."""
+    if problem is None:
+        return Check("Redis", "ok", f"answers at {where}")
+    return Check(
+        "Redis", "note", f"{problem}; readers ask the database meanwhile", "PARLEY_REDIS_URL needs Redis 7.0"
     )
 
 
