@@ -85,6 +85,7 @@ class RunExecution:
             is_held,
             linger_s=parts.linger_s,
             publish=parts.publish,
+            is_careful=claimed.order.attempt > 1,
         )
         self.task: asyncio.Task[None] | None = None
         self._claimed = claimed

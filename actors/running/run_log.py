@@ -49,7 +49,10 @@ class RunLog:
         linger_s: Callable[[], float] = lambda: LINGER_S,
         patience_s: float = STORE_PATIENCE_S,
         publish: Callable[[Sequence[RunEvent]], None] = lambda events: None,
+        is_careful: bool = False,
     ) -> None:
+        """``is_careful``: a node begins only when that is committed, so that a run which kills its runners
+        leaves the name of the node that does it. Not the rule, since it costs a commit a node."""
         self.run_id = lease.run_id
         self.seq = last_seq
         self._lease = lease
@@ -60,6 +63,7 @@ class RunLog:
         self._linger_s = linger_s
         self._patience_s = patience_s
         self._publish = publish
+        self._is_careful = is_careful
         self._pending = PendingWrites()
         self._go = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +80,8 @@ class RunLog:
         if type == "node.started" and not self._is_held():
             raise LeaseLost(f"the lease of run {self.run_id} ran out; another runner goes on with it")
         self.add(type, node, data, attempt)
+        if type == "node.started" and self._is_careful:
+            await self.keep((), ())
 
     def add(self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1) -> RunEvent:
         """The same, outside a coroutine and unconditionally."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import structlog
 
 from actors.running.lease_keeper import LeaseKeeper
 from actors.running.ports import GpuResources, SystemClock
@@ -182,6 +185,7 @@ class InlinePlacement:
 
 async def run_engine(spec: EngineSpec) -> None:
     """Until SIGTERM, which drains it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = RuntimeConfig.model_validate_json(spec.config_json)
     doom = Doom(spec.fate)
     store: Any = DoomedStore(await open_store(config), doom)

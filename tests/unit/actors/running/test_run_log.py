@@ -244,6 +244,21 @@ async def test_the_other_endings_are_committed_with_what_is_pending(ending: str)
     assert (last.data.get("waiting") == waiting.model_dump(mode="json")) == (ending == "wait")
 
 
+async def test_a_run_that_was_cut_off_before_tells_which_node_begins_before_it_does() -> None:
+    store = MemoryStore()
+    log = RunLog(
+        Lease("r", 2),
+        0,
+        store,  # type: ignore[arg-type]
+        Metrics(NullSink(), "test"),
+        is_careful=True,
+    )
+    async with pumping(log) as pump:
+        await log.emit("node.started", "a", {})
+        assert [e.type for commit in store.commits for e in commit] == ["node.started"]
+        await log.finish(pump, result())
+
+
 async def test_a_late_reader_gets_what_was_shown_since_the_claim() -> None:
     store = MemoryStore()
     log = log_over(store)
