@@ -75,7 +75,10 @@ DURABLE_RUNS: tuple[str, ...] = (
         deadline_at {real} NOT NULL
     ){strict}""",
     "CREATE INDEX runs_by_tenant ON runs (tenant, run_id)",
-    "CREATE INDEX runs_by_time ON runs (tenant, created_at)",
+    # All that statistics read of a run: its row holds request and result, and would be read past those.
+    "CREATE INDEX runs_by_time ON runs"
+    " (tenant, created_at, run_id, user_name, flow, status, error_code, finished_at)",
+    "CREATE INDEX runs_by_version ON runs (flow_version)",
     "CREATE INDEX runs_by_conversation ON runs (tenant, conversation_id, created_at)"
     " WHERE conversation_id IS NOT NULL",
     "CREATE INDEX runs_queue ON runs (priority DESC, queued_at, run_id) WHERE status = 'queued'",
@@ -152,6 +155,7 @@ DURABLE_RUNS: tuple[str, ...] = (
         created_at {real} NOT NULL,
         PRIMARY KEY (tenant, idempotency_key)
     ){strict_keyed}""",
+    "CREATE INDEX idempotency_by_run ON idempotency_keys (run_id)",
     """CREATE TABLE turns (
         job TEXT PRIMARY KEY,
         taken_at {real} NOT NULL
