@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,8 +14,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from flows.builder import FlowGraphs
 from flows.execution import execute_flow
+from flows.node_context import NodePorts
 from registries.contracts.errors import LeaseLost
-from registries.contracts.runs import Decision, RunOrder, RunResult
+from registries.contracts.runs import Decision, EventType, RunOrder, RunResult
 from registries.specs import FlowSpec
 from tests.unit.flows.fakes import PACKAGE, Answer, World, arithmetic, order
 
@@ -63,6 +66,25 @@ class FailingSaver(InMemorySaver):
     async def aget_tuple(self, config: RunnableConfig) -> Any:
         self.reads += 1
         return await super().aget_tuple(config)
+
+
+class CutWorld(World):
+    """Calls ``cut`` when event number ``at`` has been told, from inside whatever tells it."""
+
+    def __init__(self, at: int, cut: Callable[[], object], **world: Any) -> None:
+        super().__init__(**{"cost_micro_usd": 7, **world})
+        self.at, self.cut = at, cut
+
+    async def emit(
+        self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1
+    ) -> None:
+        await self.events.emit(type, node, data, attempt)
+        if len(self.events.seen) == self.at:
+            self.cut()
+            await asyncio.sleep(0)
+
+    def ports(self) -> NodePorts:
+        return replace(super().ports(), events=self)
 
 
 class Run:

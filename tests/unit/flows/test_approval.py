@@ -114,6 +114,9 @@ async def test_the_last_rejection_ends_the_run() -> None:
         "node.failed approver",
     ]
     assert sum(n.id == "reviser" for n in result.nodes) == 3
+    asked_again = await run.attempt()
+    assert asked_again.waiting is not None
+    assert (asked_again.status, asked_again.waiting.text) == ("waiting", "48 + 37 = 85")
 
 
 async def test_every_reviser_sees_the_latest_text_and_comment() -> None:

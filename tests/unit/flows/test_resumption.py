@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from flows.builder import FlowGraphs
@@ -17,7 +21,7 @@ from registries.contracts.errors import Fault, LeaseLost, ProviderError, StoreEr
 from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import EventType
 from registries.specs import FlowSpec
-from tests.unit.flows.attempts import FailingSaver, Run, committed, told
+from tests.unit.flows.attempts import CutWorld, FailingSaver, Run, committed, told
 from tests.unit.flows.fakes import PACKAGE, World, arithmetic, catalog_with, flow_of
 
 FLOWS = sorted(PACKAGE.flows.names())
@@ -30,7 +34,7 @@ async def whole(flow: FlowSpec) -> tuple[dict[str, Any], Run]:
 
 
 @pytest.mark.parametrize("name", FLOWS)
-@pytest.mark.parametrize("error", [LeaseLost, StoreError])
+@pytest.mark.parametrize("error", [LeaseLost, StoreError, RuntimeError])
 async def test_cut_off_at_any_write_it_ends_the_same(name: str, error: type[Exception]) -> None:
     expected, undisturbed = await whole(PACKAGE.flows.get(name))
     for at in range(1, undisturbed.saver.made + 1):
@@ -46,6 +50,50 @@ async def test_cut_off_at_any_write_it_ends_the_same(name: str, error: type[Exce
             again = count - done_before[call_id]
             assert (again == 0) if (node, int(visit)) in kept else (again == 1), (at, call_id)
         assert set(run.calls()) == set(undisturbed.calls())
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("how", ["lost", "cancelled"])
+async def test_cut_off_at_any_event_it_ends_the_same(name: str, how: str) -> None:
+    expected, undisturbed = await whole(PACKAGE.flows.get(name))
+    for at in range(1, len(undisturbed.worlds[0].events.seen) + 1):
+        run = Run(PACKAGE.flows.get(name), FailingSaver())
+        await cut(run, at, how)
+        kept = await committed(run.saver)
+        before = run.calls()
+        assert told(await run.finish()) == expected, f"event {at}"
+        again = {call_id for call_id, count in run.calls().items() if count > before[call_id]}
+        assert not again & {f"run-1:{node}:{visit}" for node, visit in kept}, f"event {at}"
+
+
+async def cut(run: Run, at: int, how: str) -> None:
+    """An attempt that ends at its event number ``at``: its lease is lost, or it is cancelled."""
+    if how == "cancelled":
+        task = asyncio.ensure_future(run.attempt(CutWorld(at, lambda: task.cancel())))
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return
+
+    def lose() -> None:
+        raise LeaseLost("taken over")
+
+    with contextlib.suppress(LeaseLost):
+        await run.attempt(CutWorld(at, lose))
+
+
+@given(name=st.sampled_from(FLOWS), cuts=st.lists(st.tuples(st.integers(1, 30), st.booleans()), max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_cut_off_again_and_again_it_ends_the_same(name: str, cuts: list[tuple[int, bool]]) -> None:
+    async def go() -> None:
+        expected, _ = await whole(PACKAGE.flows.get(name))
+        run = Run(PACKAGE.flows.get(name), FailingSaver())
+        for at, cancelled in cuts:
+            await cut(run, at, "cancelled" if cancelled else "lost")
+        assert told(await run.finish()) == expected
+        starts = run.started()
+        assert len(set(starts)) == len(starts)
+
+    asyncio.run(go())
 
 
 def strict(name: str) -> FlowSpec:
