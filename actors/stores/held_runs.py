@@ -29,6 +29,7 @@ _WAIT = (
 )
 _RELEASE = f"UPDATE runs SET status = 'queued', lease_owner = NULL, last_seq = ? {_HELD} AND last_seq = ?"
 _STATE = "SELECT status, last_seq, cancel_requested FROM runs WHERE run_id = ? AND lease_token = ?"
+_EVENT = "SELECT time, type FROM events WHERE run_id = ? AND seq = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,17 @@ def release(tx: Transaction, lease: Lease, rows: WriteRows) -> None:
 def _change(tx: Transaction, lease: Lease, rows: WriteRows, status: str, sql: str, *values: Any) -> bool:
     """Whether to go on; False when this very write is in the database already.
 
-    That is so when the answer to a commit was lost and its caller tries again: the token says that the same
-    holder wrote last, status and seq say what. Raises LeaseLost, and Conflict for a seq that does not follow.
+    That is so when the answer to a commit was lost and its caller tries again: nobody has claimed the run
+    since, and status and last event are the write's. Raises LeaseLost, and Conflict for a seq that does not
+    follow.
     """
     if tx.execute(sql, (*values, rows.last_seq, lease.run_id, lease.token, rows.before)).rowcount == 1:
         return True
     state = tx.execute(_STATE, (lease.run_id, lease.token)).fetchone()
     if state is not None and (state[0], state[1]) == (status, rows.last_seq):
-        return False
+        last = tx.execute(_EVENT, (lease.run_id, rows.last_seq)).fetchone()
+        if tuple(last) == (rows.events[-1][2], rows.events[-1][3]):
+            return False
     if state is not None and state[0] == "running":
         raise Conflict(
             f"run {lease.run_id} has {state[1]} events, those written begin after {rows.before}: a gap"
