@@ -11,6 +11,7 @@ from actors.stores import (
     checkpoint_queries,
     claims,
     held_runs,
+    retention,
     run_queries,
     run_transitions,
     statistics,
@@ -26,6 +27,7 @@ from actors.stores.records import (
     IdempotencyKey,
     Lease,
     NewRun,
+    Pruned,
     QueueState,
     Renewal,
     RunFilter,
@@ -34,6 +36,7 @@ from actors.stores.records import (
     WriteRow,
 )
 from actors.stores.store import LeaseRenewer
+from registries.contracts.config import RetentionConfig
 from registries.contracts.generation import Message
 from registries.contracts.runs import Decision, Feedback, RunEvent, RunResult, RunStatus, Waiting
 
@@ -179,6 +182,18 @@ class SqlStore:
         )
 
     # -- upkeep
+
+    async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
+        return await self._database.write(lambda tx: retention.prune(tx, policy, limit))
+
+    async def turn(self, job: str, every_s: float) -> bool:
+        return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s))
+
+    async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
+        return await self._database.write(lambda tx: retention.prune(tx, policy, limit))
+
+    async def turn(self, job: str, every_s: float) -> bool:
+        return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s))
 
     async def facts(self) -> StoreFacts:
         version = await self._database.read(schema_version)

@@ -1,0 +1,317 @@
+"""What PostgreSQL's transactions promise while the server stops, dies, freezes and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from actors.stores.connection_share import ConnectionShare
+from actors.stores.database import Transaction, Work
+from actors.stores.postgres_database import PostgresDatabase
+from registries.contracts.errors import Conflict, LeaseLost, StoreError, StoreFull, ValidationError
+from tests.own_server import OwnServer
+from tests.polling import until
+from tests.postgres_server import own_postgres
+
+SHARE = ConnectionShare(2, 6)
+BOUND_S = 2.5
+"""Two seconds, and half a one for a busy machine."""
+
+
+@asynccontextmanager
+async def database_at(
+    url: str, share: ConnectionShare = SHARE, name: str = "parley"
+) -> AsyncIterator[PostgresDatabase]:
+    database = await PostgresDatabase.open(url, share, name)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
+    async with database_at(postgres_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OwnServer]:
+    with own_postgres() as own:
+        yield own
+
+
+def mark(job: str) -> Work[None]:
+    def work(tx: Transaction) -> None:
+        tx.execute("INSERT INTO turns (job, taken_at) VALUES (?, {now})", (job,))
+
+    return work
+
+
+def jobs(tx: Transaction) -> list[str]:
+    return [row[0] for row in tx.execute("SELECT job FROM turns ORDER BY job").fetchall()]
+
+
+async def fails_soon(call: Any) -> StoreError:
+    started = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        await call
+    assert time.monotonic() - started < BOUND_S
+    assert caught.value.retry_after_s is not None and caught.value.retryable
+    return caught.value
+
+
+async def test_a_write_is_there_for_everybody_when_it_is_acknowledged(
+    database: PostgresDatabase, postgres_url: str
+) -> None:
+    await database.write(mark("a"), "k")
+    async with database_at(postgres_url) as other:
+        assert await other.read(jobs) == ["a"]
+
+
+async def test_one_bad_write_of_a_group_costs_its_neighbours_nothing(database: PostgresDatabase) -> None:
+    def lost(tx: Transaction) -> None:
+        mark("of the loser")(tx)
+        raise LeaseLost("taken over")
+
+    works = [mark("a"), mark("b"), lost, mark("a"), mark("c"), mark("d")]
+    outcomes = await asyncio.gather(
+        *(database.write(work, "one run") for work in works), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None), type(None), LeaseLost, Conflict, type(None), type(None),
+    ]  # fmt: skip
+    assert await database.read(jobs) == ["a", "b", "c", "d"]
+
+
+async def test_writes_of_one_key_keep_their_order(database: PostgresDatabase) -> None:
+    order: list[int] = []
+
+    def work(number: int) -> Work[None]:
+        return lambda tx: order.append(number)
+
+    await asyncio.gather(*(database.write(work(number), f"run {number % 3}") for number in range(300)))
+    for run in range(3):
+        assert [number for number in order if number % 3 == run] == list(range(run, 300, 3))
+
+
+async def test_a_work_that_swallows_a_fault_is_not_acknowledged(database: PostgresDatabase) -> None:
+    def work(tx: Transaction) -> None:
+        mark("a")(tx)
+        try:
+            tx.execute("SELECT 1 / 0").fetchone()
+        except psycopg.Error:
+            return
+
+    with pytest.raises(StoreError):
+        await database.write(work)
+    assert await database.read(jobs) == []
+
+
+async def test_two_that_lock_each_other_out_both_get_through(postgres_url: str) -> None:
+    def crossing(first: str, second: str) -> Work[None]:
+        def work(tx: Transaction) -> None:
+            for job in (first, second):
+                tx.execute("UPDATE turns SET taken_at = taken_at + 1 WHERE job = ?", (job,)).rowcount
+                time.sleep(0.05)
+
+        return work
+
+    async with database_at(postgres_url) as one, database_at(postgres_url) as two:
+        await one.write(mark("a"))
+        await one.write(mark("b"))
+        await asyncio.gather(one.write(crossing("a", "b")), two.write(crossing("b", "a")))
+        started, now = await one.read(
+            lambda tx: tx.execute("SELECT MIN(taken_at), {now} FROM turns").fetchone()
+        )
+        assert started - now > 0.5  # both rows were raised twice
+
+
+async def test_claims_pass_each_other(postgres_url: str) -> None:
+    """A row that one transaction holds is skipped by another, and nobody waits."""
+
+    def take(tx: Transaction) -> str:
+        job = tx.execute("SELECT job FROM turns ORDER BY job LIMIT 1 {skip_locked}").fetchone()[0]
+        time.sleep(0.2)
+        return job
+
+    async with database_at(postgres_url) as one, database_at(postgres_url) as two:
+        await one.write(mark("a"))
+        await one.write(mark("b"))
+        assert sorted(await asyncio.gather(one.write(take), two.write(take))) == ["a", "b"]
+
+
+async def test_one_snapshot_for_a_whole_read(database: PostgresDatabase) -> None:
+    loop = asyncio.get_running_loop()
+
+    def look_twice(tx: Transaction) -> tuple[list[str], list[str]]:
+        before = jobs(tx)
+        asyncio.run_coroutine_threadsafe(database.write(mark("between")), loop).result(10)
+        return before, jobs(tx)
+
+    assert await database.read(look_twice) == ([], [])
+    assert await database.read(jobs) == ["between"]
+
+
+async def test_values_come_back_as_they_went_in(database: PostgresDatabase) -> None:
+    def work(tx: Transaction) -> Any:
+        tx.execute("INSERT INTO turns (job, taken_at) VALUES (?, ?)", ("100 % {x} ? ’\x00", 0.1 + 0.2))
+        total = tx.execute("SELECT SUM(5), AVG(taken_at), MAX(job) FROM turns").fetchone()
+        return (*total, type(total[0]))
+
+    assert await database.write(work) == (5, 0.1 + 0.2, "100 % {x} ? ’\ufffd", int)
+
+
+async def test_a_full_disk_is_said_and_recovers(database: PostgresDatabase) -> None:
+    def full(tx: Transaction) -> None:
+        mark("lost")(tx)
+        tx.execute("DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$")
+
+    outcomes = await asyncio.gather(
+        *(database.write(work, "k") for work in (mark("a"), full, mark("b"))), return_exceptions=True
+    )
+    assert isinstance(outcomes[1], StoreFull) and outcomes[1].retry_after_s
+    assert await database.read(jobs) == ["a", "b"]
+
+
+async def test_no_more_connections_than_its_share(postgres_url: str) -> None:
+    async with database_at(postgres_url, ConnectionShare(2, 4), name="counted") as database:
+        transactor = database.open_transactor()
+        await asyncio.to_thread(transactor.run, lambda tx: tx.execute("SELECT 1").fetchone())
+
+        def count(tx: Transaction) -> int:
+            sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = ?"
+            found = int(tx.execute(sql, ("counted",)).fetchone()[0])
+            time.sleep(0.01)
+            return found
+
+        reads = [database.read(count) for _ in range(40)]
+        writes = [database.write(count, f"run {number}") for number in range(40)]
+        counts = await asyncio.gather(*reads, *writes)
+        assert 3 <= max(counts) <= 4 + 1
+        transactor.close()
+
+
+async def test_no_message_holds_the_password(server: OwnServer) -> None:
+    secret = "Zebra-Zweig"
+    with pytest.raises(StoreError) as refused:
+        await PostgresDatabase.open(f"postgresql://nobody:{secret}@127.0.0.1:1/x", SHARE)
+    wrong_role = server.url.replace("postgres@", f"nobody_there:{secret}@")
+    with pytest.raises(StoreError) as unknown:
+        await PostgresDatabase.open(wrong_role, SHARE)
+    with pytest.raises(ValidationError) as unread:
+        await PostgresDatabase.open(f"postgresql://u:{secret}%zz@127.0.0.1/x?nonsense=1", SHARE)
+    for error in (refused, unknown, unread):
+        assert secret not in str(error.value) and secret not in repr(error.value.__cause__)
+    assert "nobody_there" in str(unknown.value)
+
+
+async def test_a_server_that_was_restarted_in_between_is_not_noticed(server: OwnServer) -> None:
+    async with database_at(server.url) as database:
+        transactor = database.open_transactor()
+        transactor.run(lambda tx: None)
+        await database.write(mark("before the restart"))
+        server.stop()
+        server.start()
+        await database.write(mark("after the restart"))
+        assert {"before the restart", "after the restart"} <= set(await database.read(jobs))
+        transactor.run(lambda tx: None)
+        transactor.close()
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "frozen"])
+async def test_a_server_that_is_away_is_said_soon_and_found_again(server: OwnServer, how: str) -> None:
+    end = {"stopped": server.stop, "killed": server.kill, "frozen": server.freeze}[how]
+    back = server.thaw if how == "frozen" else server.start
+    async with database_at(server.url) as database:
+        await database.write(mark(f"before it was {how}"))
+        end()
+        try:
+            under_way = [asyncio.ensure_future(database.write(mark(f"{how} {n}"), "k")) for n in range(200)]
+            await fails_soon(database.read(jobs))
+            await fails_soon(database.write(mark(f"while {how}"), "other"))
+            await fails_soon(asyncio.gather(*(database.read(jobs) for _ in range(100))))
+        finally:
+            back()
+        outcomes = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 10)
+        assert all(outcome is None or isinstance(outcome, StoreError) for outcome in outcomes)
+
+        async def writes_again() -> bool:
+            try:
+                await database.write(mark(f"after it was {how} {time.monotonic()}"))
+            except StoreError:
+                return False
+            return True
+
+        await until(writes_again, 5)
+        kept = set(await database.read(jobs))
+        acknowledged = {f"{how} {n}" for n, outcome in enumerate(outcomes) if outcome is None}
+        assert acknowledged <= kept and f"before it was {how}" in kept
+
+
+async def test_nothing_acknowledged_is_lost_when_the_server_dies_again_and_again(server: OwnServer) -> None:
+    acknowledged: set[str] = set()
+    async with database_at(server.url) as database:
+
+        async def write_on(writer: int) -> None:
+            for number in range(60):
+                job = f"survivor {writer}.{number}"
+                while job not in acknowledged:
+                    try:
+                        await database.write(mark(job), f"writer {writer}")
+                    except StoreError:
+                        await asyncio.sleep(0.05)
+                    except Conflict:
+                        # A commit whose answer was lost had been made.
+                        pass
+                    else:
+                        acknowledged.add(job)
+                        continue
+                    if job in await known(database):
+                        acknowledged.add(job)
+
+        writers = asyncio.gather(*(write_on(writer) for writer in range(8)))
+        for number in range(4):
+            await asyncio.sleep(0.1)
+            if number % 2:
+                await asyncio.to_thread(server.kill)
+            else:
+                await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.start)
+        await asyncio.wait_for(writers, 60)
+        assert {job for job in await database.read(jobs) if job.startswith("survivor")} == acknowledged
+        assert len(acknowledged) == 8 * 60
+
+
+async def known(database: PostgresDatabase) -> set[str]:
+    try:
+        return set(await database.read(jobs))
+    except StoreError:
+        return set()
+
+
+async def test_a_closed_database_says_so(postgres_url: str) -> None:
+    async with database_at(postgres_url) as database:
+        await database.write(mark("a"))
+    await database.close()
+    with pytest.raises(StoreError, match="closed"):
+        await database.write(mark("b"))
+    with pytest.raises(StoreError, match="closed"):
+        await database.read(jobs)
+
+
+async def test_many_that_start_at_once_make_one_schema(postgres_url: str) -> None:
+    opened = await asyncio.gather(
+        *(PostgresDatabase.open(postgres_url, ConnectionShare(1, 2)) for _ in range(8))
+    )
+    assert await opened[0].read(jobs) == []
+    for database in opened:
+        await database.close()
