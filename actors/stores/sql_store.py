@@ -189,12 +189,6 @@ class SqlStore:
     async def turn(self, job: str, every_s: float) -> bool:
         return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s))
 
-    async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
-        return await self._database.write(lambda tx: retention.prune(tx, policy, limit))
-
-    async def turn(self, job: str, every_s: float) -> bool:
-        return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s))
-
     async def facts(self) -> StoreFacts:
         version = await self._database.read(schema_version)
         return StoreFacts(self._database.backend, version, await self._database.details())
