@@ -24,7 +24,7 @@ MISSING = not_tested("PostgreSQL", "POSTGRES_DSN", "the server's programs (initd
 
 @contextmanager
 def some_postgres() -> Iterator[str]:
-    """The DSN of a server: POSTGRES_DSN, the local port 5432, else one started here. Skips when none is had."""
+    """The DSN of a server: POSTGRES_DSN, the local port 5432, else one started here; skips without any."""
     started: list[OwnServer] = []
 
     def start() -> str | None:

@@ -1,4 +1,4 @@
-"""Where a real server for the tests is: named by a variable, on its usual port, or started from its programs."""
+"""Where a real server for the tests is: named by a variable, on its usual port, or started by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections to PostgreSQL one process may open: pool_min and pool_max are a node's, not its own."""
+"""How many connections to PostgreSQL one process may open: pool_min and pool_max are a whole node's."""
 
 from __future__ import annotations
 
@@ -57,13 +57,14 @@ def connection_share(config: RuntimeConfig, role: Role) -> ConnectionShare:
 
 
 def require_room(room: ServerRoom, pool_max: int, nodes: int) -> None:
-    """Raise ValidationError (param pool_max), with the figures, when the server cannot hold all nodes' pools."""
+    """Raise ValidationError (param pool_max) with the figures when the server cannot hold all the pools."""
     free = room.max_connections - room.reserved - room.held
     wanted = pool_max * nodes
     if wanted > free:
         raise ValidationError(
-            f"the PostgreSQL server has {max(0, free)} free connections (max_connections {room.max_connections},"
-            f" {room.reserved} reserved, {room.held} held by others); {nodes} node{'s' if nodes != 1 else ''} with"
-            f" PARLEY_POOL_MAX={pool_max} may open {wanted}. Raise max_connections, or lower PARLEY_POOL_MAX",
+            f"the PostgreSQL server has {max(0, free)} free connections (max_connections"
+            f" {room.max_connections}, {room.reserved} reserved, {room.held} held by others);"
+            f" {nodes} node{'s' if nodes != 1 else ''} with PARLEY_POOL_MAX={pool_max} may open {wanted}."
+            " Raise max_connections, or lower PARLEY_POOL_MAX",
             param="pool_max",
         )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from actors.stores.connection_share import Role, connection_share
 from actors.stores.sql_store import SqlStore
 from actors.stores.sqlite_connection import SqliteFile
 from actors.stores.sqlite_database import SqliteDatabase
@@ -13,11 +14,24 @@ from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
 
-Opener = Callable[[str, RuntimeConfig], Awaitable[Store]]
+Opener = Callable[[str, RuntimeConfig, Role], Awaitable[Store]]
 
 
-async def _open_sqlite(url: str, config: RuntimeConfig) -> Store:
+async def _open_sqlite(url: str, config: RuntimeConfig, role: Role) -> Store:
     return SqlStore(await SqliteDatabase.open(parse_sqlite_url(url)))
+
+
+async def _open_postgres(url: str, config: RuntimeConfig, role: Role) -> Store:
+    try:
+        # Imported here: it needs an extra that an embedded installation does not have.
+        from actors.stores.postgres_database import PostgresDatabase
+    except ModuleNotFoundError as error:
+        raise ValidationError(
+            f"PostgreSQL needs the package {error.name}: pip install 'parley-runtime[postgres]'",
+            param="store_url",
+        ) from None
+    share = connection_share(config, role)
+    return SqlStore(await PostgresDatabase.open(url, share, f"parley-{config.instance}"))
 
 
 def parse_sqlite_url(url: str) -> SqliteFile:
@@ -37,7 +51,11 @@ def parse_sqlite_url(url: str) -> SqliteFile:
     return SqliteFile(Path(unquote(parts.path)), int(pages[-1]) if pages is not None else None)
 
 
-OPENERS: dict[str, Opener] = {"sqlite": _open_sqlite}
+OPENERS: dict[str, Opener] = {
+    "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
+}
 """URL scheme → opener. The conformance suite runs on every entry."""
 
 
@@ -46,8 +64,8 @@ def store_url(config: RuntimeConfig) -> str:
     return config.store_url or f"sqlite://{quote(str(Path(config.home).resolve() / 'parley.db'))}"
 
 
-async def open_store(config: RuntimeConfig) -> Store:
-    """Open the runtime's store, its schema brought up to date.
+async def open_store(config: RuntimeConfig, role: Role = "tool") -> Store:
+    """Open the runtime's store, its schema brought up to date. ``role``: which process of a node this is.
 
     Raises ValidationError for a scheme that no backend has, StoreError when the database cannot be opened.
     """
@@ -56,4 +74,4 @@ async def open_store(config: RuntimeConfig) -> Store:
     if scheme not in OPENERS:
         known = ", ".join(sorted(OPENERS))
         raise ValidationError(f"store_url has the scheme {scheme!r}; allowed: {known}", param="store_url")
-    return await OPENERS[scheme](url, config)
+    return await OPENERS[scheme](url, config, role)

@@ -9,7 +9,6 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown
 
 from actors.stores.postgres_url import PostgresAddress
@@ -22,7 +21,7 @@ STATEMENT_TIMEOUT_S = 30
 """Statistics over a large database and an index that is made; commits take milliseconds."""
 LOCK_TIMEOUT_S = 2
 IDLE_IN_TRANSACTION_S = 5
-"""A process that is stopped in the middle of a transaction lets go of its rows well before they are missed."""
+"""A process that is stopped in the middle of a transaction lets go of its rows before they are missed."""
 ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT_S + 5
 """The server ends a statement before that; who is still silent then has stopped or is out of reach."""
 
@@ -74,8 +73,6 @@ def connection_options(address: PostgresAddress, name: str) -> dict[str, Any]:
 def prepare_connection(connection: psycopg.Connection[Any], schema: str | None) -> None:
     """Settings of the session, and the types that differ from SQLite's; one round trip."""
     connection.adapters.register_dumper(str, _TextDumper)
-    # By default an int's size chooses its type, and a statement would be planned for each combination.
-    connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_loader("numeric", _NumberLoader)
     settings = [*_SETTINGS, *([("search_path", f'"{schema}"')] if schema else [])]
     calls = ", ".join("set_config(%s, %s, false)" for _ in settings)

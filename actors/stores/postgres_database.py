@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from actors.stores.connection_share import ConnectionShare, ServerRoom
 from actors.stores.database import Transaction, Work
+from actors.stores.outage_watch import OutageWatch
 from actors.stores.postgres_errors import our_error
 from actors.stores.postgres_persistence import persist
 from actors.stores.postgres_pool import PostgresPool
@@ -25,7 +26,7 @@ MOST_WRITERS = 4
 
 
 class PostgresDatabase:
-    """Writes go through up to four lanes, each with a thread and one transaction at a time; reads beside them.
+    """Writes go through up to four lanes, each a thread with one transaction at a time; reads beside them.
 
     A run's writes (``key``) always take the same lane, so they stay in order and never wait for each other's
     locks. There is a thread for every connection of the pool and none more.
@@ -39,6 +40,8 @@ class PostgresDatabase:
         self._pool = pool
         self._lanes = [WriteLane(self._commit, f"postgres-writer-{number}") for number in range(writers)]
         self._readers = ThreadPoolExecutor(share.maximum - writers, thread_name_prefix="postgres-reader")
+        self._reads: set[asyncio.Future[Any]] = set()
+        self._watch = OutageWatch(pool.ask, self._refuse_waiting)
         self._closed = False
 
     @classmethod
@@ -51,17 +54,28 @@ class PostgresDatabase:
         return cls(await asyncio.to_thread(PostgresPool, address, share, name), share)
 
     async def write(self, work: Work[T], key: str = "") -> T:
-        """See Database; StoreError at once while the server is away, else within two seconds of its end."""
+        """See Database; StoreError about two seconds after the server has gone, and at once from then on.
+
+        A write that was under way when the server froze is waited for: only so is its outcome known.
+        """
         self._ensure_open()
         self._pool.admit()
         lane = self._lanes[zlib.crc32(key.encode()) % len(self._lanes)]
-        return await lane.write(work, key)
+        return await self._watch.over(lane.write(work, key))
 
     async def read(self, work: Work[T]) -> T:
         """One snapshot, read only; tried once more when the connection is lost in the middle."""
         self._ensure_open()
         self._pool.admit()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        reading = loop.run_in_executor(self._readers, self._read, work)
+        reading.add_done_callback(lambda done: _hand_over(done, answer))
+        self._reads.add(answer)
+        try:
+            return await self._watch.over(answer)
+        finally:
+            self._reads.discard(answer)
 
     def open_transactor(self) -> PostgresTransactor:
         """It connects at its first use."""
@@ -80,10 +94,20 @@ class PostgresDatabase:
         if self._closed:
             return
         self._closed = True
+        await self._watch.close()
         for lane in self._lanes:
             await lane.close()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._pool.close)
+
+    def _refuse_waiting(self) -> None:
+        """Reads may be given up at any time; of the writes those that have not begun."""
+        error = self._pool.hold()
+        for lane in self._lanes:
+            lane.refuse_waiting(copy.copy(error))
+        for answer in self._reads:
+            if not answer.done():
+                answer.set_exception(copy.copy(error))
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -93,7 +117,7 @@ class PostgresDatabase:
         """Each work's answer or error, in order.
 
         Those before one that fails are committed together, those after it too: the outcome is that of one
-        after another, and nobody pays for a neighbour. Rejected: a savepoint for each, two round trips a work.
+        after another, and nobody pays for a neighbour. Rejected: savepoints, two round trips a work.
         """
         outcomes: list[Any] = []
         while len(outcomes) < len(works):
@@ -136,6 +160,18 @@ class PostgresDatabase:
     def _ours(self, failed: WorkFailed) -> Exception:
         cause = failed.__cause__
         return our_error(cause if isinstance(cause, Exception) else failed, self._pool.address.shown)
+
+
+def _hand_over(done: asyncio.Future[T], answer: asyncio.Future[T]) -> None:
+    error = None if done.cancelled() else done.exception()
+    if answer.done():
+        return
+    if done.cancelled():
+        answer.cancel()
+    elif error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())
 
 
 def _details(transaction: Transaction) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from actors.stores.connection_share import ConnectionShare
@@ -15,7 +16,7 @@ from actors.stores.postgres_connection import (
     is_alive,
     prepare_connection,
 )
-from actors.stores.postgres_errors import RETRY_AFTER_S
+from actors.stores.postgres_errors import RETRY_AFTER_S, our_error
 from actors.stores.postgres_preparation import prepare_database
 from actors.stores.postgres_url import PostgresAddress
 from registries.contracts.errors import StoreError
@@ -24,7 +25,7 @@ BORROW_TIMEOUT_S = 1.0
 """A connection to a living server takes milliseconds; there is one for every thread that asks."""
 _TRY_S = 0.2
 """A pool tries to connect when somebody begins to wait: asking again is what finds a server that is back."""
-_HOLD_S = 0.25
+_HOLD_S = 0.5
 """After a failure everybody who waits fails at once for so long, instead of each after its own timeout."""
 
 
@@ -67,6 +68,19 @@ class PostgresPool:
             raise
         return connection
 
+    def ask(self) -> None:
+        """Whether the server answers a new connection; raises StoreError. Blocking."""
+        try:
+            self.connect().close()
+        except psycopg.Error as error:
+            raise our_error(error, self.address.shown) from error
+        self._held_until = 0.0
+
+    def hold(self) -> StoreError:
+        """From now on, for a moment, nobody waits; what they are told."""
+        self._held_until = time.monotonic() + _HOLD_S
+        return self._away()
+
     def admit(self) -> None:
         """Raise StoreError while the server is known to be away."""
         if time.monotonic() < self._held_until:
@@ -91,8 +105,7 @@ class PostgresPool:
                 return connection
             connection.close()
             self._pool.putconn(connection)
-        self._held_until = time.monotonic() + _HOLD_S
-        raise self._away()
+        raise self.hold()
 
     def _prepare(self, connection: PostgresConnection) -> None:
         prepare_connection(connection, self.address.schema)

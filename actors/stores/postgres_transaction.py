@@ -41,22 +41,49 @@ class WorkFailed(Exception):
 
 
 class PostgresTransaction:
-    """An open transaction; see actors.stores.database.Transaction."""
+    """An open transaction; see actors.stores.database.Transaction.
 
-    __slots__ = ("_connection",)
+    In a pipeline a statement whose answer nobody looks at costs no round trip; that it failed is then told by
+    a later one.
+    """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    __slots__ = ("_connection", "_pipeline")
+
+    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline | None = None) -> None:
         """``connection`` is in a transaction already."""
         self._connection = connection
+        self._pipeline = pipeline
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Raises psycopg.Error, as its works do not catch it; the border is around the transaction."""
-        return self._connection.execute(translated(sql), parameters)
+        cursor = self._connection.execute(translated(sql), parameters)
+        return cursor if self._pipeline is None else _PipelinedCursor(cursor, self._pipeline)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """All rows in one round trip."""
-        if rows:
+        if len(rows) == 1:
+            # A pipeline for one is a round trip more.
+            self._connection.execute(translated(sql), rows[0])
+        elif rows:
             self._connection.cursor().executemany(translated(sql), rows)
+
+
+class _PipelinedCursor:
+    """psycopg waits for the answer when rows are fetched, but not when they are counted."""
+
+    __slots__ = ("_cursor", "_pipeline", "fetchall", "fetchone")
+
+    def __init__(self, cursor: psycopg.Cursor[Any], pipeline: psycopg.Pipeline) -> None:
+        self._cursor = cursor
+        self._pipeline = pipeline
+        self.fetchone = cursor.fetchone
+        self.fetchall = cursor.fetchall
+
+    @property
+    def rowcount(self) -> int:
+        if self._cursor.statusmessage is None:
+            self._pipeline.sync()
+        return self._cursor.rowcount
 
 
 @lru_cache(maxsize=1024)
@@ -68,38 +95,54 @@ def translated(sql: str) -> bytes:
 def transact(
     connection: psycopg.Connection[Any], works: Sequence[Work[Any]], begin: bytes = WRITE
 ) -> list[Any]:
-    """The works' answers, committed together.
+    """The works' answers, committed together, in as few round trips as their questions allow.
 
-    Raises WorkFailed for the one that raised, everything undone; StoreError when the commit had been sent
-    and no answer came (it may have been made); psycopg.Error when the transaction could not begin.
+    Raises WorkFailed for the one that failed, everything undone; StoreError when the commit had been sent
+    and no answer came (it may have been made).
     """
-    connection.execute(begin)
-    transaction = PostgresTransaction(connection)
+    try:
+        with connection.pipeline() as pipeline:
+            return _run(connection, works, begin, pipeline)
+    except WorkFailed as failed:
+        _undo(connection)
+        if connection.closed or not isinstance(failed.__cause__, psycopg.Error):
+            raise
+    # Which work a statement that failed was of is known only where each statement is waited for.
+    try:
+        return _run(connection, works, begin, None)
+    except WorkFailed:
+        _undo(connection)
+        raise
+
+
+def _run(
+    connection: psycopg.Connection[Any],
+    works: Sequence[Work[Any]],
+    begin: bytes,
+    pipeline: psycopg.Pipeline | None,
+) -> list[Any]:
     answers: list[Any] = []
     try:
+        connection.execute(begin)
+        transaction = PostgresTransaction(connection, pipeline)
         for work in works:
             answers.append(work(transaction))
-    except BaseException as error:
-        _undo(connection)
-        if isinstance(error, Exception):
-            raise WorkFailed(len(answers)) from error
-        raise
-    _commit(connection)
-    return answers
-
-
-def _commit(connection: psycopg.Connection[Any]) -> None:
+    except Exception as error:
+        raise WorkFailed(len(answers)) from error
     try:
-        outcome = connection.execute(b"COMMIT").statusmessage
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if error.sqlstate is not None and not connection.closed:
-            raise
+        commit = connection.execute(b"COMMIT")
+        if pipeline is not None:
+            pipeline.sync()
+    except psycopg.Error as error:
+        if not connection.closed:
+            raise WorkFailed(len(works) - 1) from error
         raise StoreError(
             "the connection was lost during a commit, which may have been made", retry_after_s=RETRY_AFTER_S
         ) from error
-    if outcome != "COMMIT":
+    if commit.statusmessage != "COMMIT":
         # The server answers so when a work went on after a statement of it had failed.
-        raise StoreError("the database undid a transaction: one of its statements had failed")
+        raise WorkFailed(len(works) - 1) from StoreError("the database undid a transaction that had failed")
+    return answers
 
 
 def _undo(connection: psycopg.Connection[Any]) -> None:

@@ -15,7 +15,7 @@ _ALLOWED = "postgresql://[USER[:PASSWORD]@][HOST[:PORT]][/DATABASE][?schema=NAME
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """``conninfo`` is for libpq and may hold a password; ``shown`` never does. ``schema`` None: the server's."""
+    """``conninfo`` is libpq's and may hold a password, ``shown`` never does; ``schema`` None: the server's"""
 
     conninfo: str
     schema: str | None

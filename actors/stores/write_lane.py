@@ -36,6 +36,13 @@ class WriteLane:
             self._drain = loop.create_task(self._write_waiting(), name=self._name)
         return await answer
 
+    def refuse_waiting(self, error: Exception) -> None:
+        """Fail what has not begun."""
+        waiting, self._waiting = self._waiting, []
+        for _, _, answer in waiting:
+            if not answer.done():
+                answer.set_exception(error)
+
     async def close(self) -> None:
         """After what was handed in."""
         if self._drain is not None:
