@@ -22,7 +22,6 @@ from actors.stores.records import CheckpointRow
 from actors.stores.store import CheckpointStore
 from registries.contracts.errors import ValidationError
 
-
 _BEGINNINGS = frozenset({"input", "loop"})
 _INPUT_TASK = ", __start__"
 """LangGraph spreads the input over the channels by a task of its own, in steps -1 and 0."""
@@ -62,7 +61,7 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
         """Write a checkpoint; committed when this returns, unless it only holds the graph's input."""
         row = self._codec.checkpoint_row(config, checkpoint, metadata)
         if metadata.get("source") in _BEGINNINGS and metadata.get("step", 1) <= 0:
-            # The accepted run has its input: lost with a crash, it is made again. This saves two commits a run.
+            # The accepted run has its input: lost with a crash, it is made again. Two commits less a run.
             self._writer.defer((row,), ())
         else:
             await self._writer.keep((row,), ())
