@@ -14,14 +14,16 @@ from serve_app.errors import PayloadTooLarge
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 
-async def read_body(request: Request, model: type[M], max_bytes: int) -> M:
-    """The body as ``model``.
+async def read_body(request: Request, model: type[M], max_bytes: int, may_be_empty: bool = False) -> M:
+    """The body as ``model``; no body at all is an empty object where it ``may_be_empty``.
 
     Raises PayloadTooLarge as soon as the announced or received size passes ``max_bytes``, and
     ValidationError for an empty, non-UTF-8, non-JSON or wrong body.
     """
     raw = await _read_bounded(request, max_bytes)
     if not raw.strip():
+        if may_be_empty:
+            return model()
         raise ValidationError("the body is empty; send a JSON object", param="body")
     try:
         # Checked first because pydantic's own message would only speak of JSON.

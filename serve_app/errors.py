@@ -15,6 +15,7 @@ from registries.contracts.errors import (
     ParleyError,
     ProviderError,
     StoreError,
+    StoreFull,
     ValidationError,
 )
 from registries.contracts.runs import ErrorFact
@@ -39,11 +40,14 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
+    "lease_lost": 409,
+    "idempotency_key_reused": 422,
     "capacity": 429,
     "budget_exceeded": 402,
     "provider_error": 502,
     "tool_error": 502,
     "store_unavailable": 503,
+    "store_full": 507,
     "cancelled": 409,
     "internal": 500,
 }
@@ -58,8 +62,12 @@ STATUS_BY_FAULT: Mapping[str, int] = {
 """Where the class of a provider's fault says more than 502."""
 
 DEADLINE_STATUS = 504
-DEFAULT_RETRY_AFTER_S: Mapping[str, float] = {CapacityError.code: 1.0, StoreError.code: 1.0}
-"""Told when the error itself names no time: a second is about one scheduling round of a full queue."""
+DEFAULT_RETRY_AFTER_S: Mapping[str, float] = {
+    CapacityError.code: 1.0,
+    StoreError.code: 1.0,
+    StoreFull.code: 60.0,
+}
+"""Told when the error itself names no time: a second is one scheduling round; a full disk takes a human."""
 
 
 def http_status(code: str, fault: str | None = None, param: str | None = None) -> int:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import NotFound, ParleyError, ValidationError
 from serve_app.auth import KeyCheck
 from serve_app.error_response import error_response
@@ -24,6 +25,10 @@ from serve_app.routes.docs import docs_routes
 from serve_app.routes.inference import inference_routes
 from serve_app.routes.operations import operations_routes
 from serve_app.routes.orchestrate import orchestrate_routes
+from serve_app.routes.run_actions import run_action_routes
+from serve_app.routes.run_events import run_event_routes
+from serve_app.routes.run_socket import run_socket_routes
+from serve_app.routes.runs import run_routes
 from serve_app.services import Metrics, Services
 
 
@@ -34,12 +39,22 @@ def create_api(services: Services, echo_request_id: bool = True) -> ASGIApp:
     configuration has no API key.
     """
     keys = KeyCheck(services.config.api_key)
-    limit = services.config.max_ongoing_requests
-    admitted = Admission(_routes(services), limit, services.metrics.record_rejected)
+    config = services.config
+    admitted = Admission(
+        _routes(services, keys),
+        config.max_ongoing_requests,
+        max_watchers(config),
+        services.metrics.record_rejected,
+    )
     return Envelope(Authentication(admitted, keys), echo_request_id)
 
 
-def _routes(services: Services) -> FastAPI:
+def max_watchers(config: RuntimeConfig) -> int:
+    """How many connections may watch runs at once: as many as may ask for something."""
+    return config.max_ongoing_requests
+
+
+def _routes(services: Services, keys: KeyCheck) -> FastAPI:
     app = FastAPI(
         title="Parley",
         version=services.version,
@@ -52,6 +67,10 @@ def _routes(services: Services) -> FastAPI:
     for router in (
         inference_routes(services),
         orchestrate_routes(services),
+        run_routes(services),
+        run_action_routes(services),
+        run_event_routes(services),
+        run_socket_routes(services, keys),
         operations_routes(services),
         catalogue_routes(services),
         docs_routes(),

@@ -23,7 +23,7 @@ from actors.telemetry.tracing import current_traceparent, flush_tracing
 from flows.builder import FlowGraphs
 from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
-from serve_app.http_api import create_api
+from serve_app.http_api import create_api, max_watchers
 from serve_app.ray_cluster import RayCluster
 from serve_app.ray_runner import RayRunner
 from serve_app.run_dispatch import RunDispatch
@@ -45,7 +45,7 @@ class FrontDoor:
         config = RuntimeConfig.model_validate_json(config_json)
         telemetry = open_telemetry(config, "ingress")
         catalog = load_catalog(config)
-        self._store = await open_store(config)
+        self._store = await open_store(config, "ingress")
         self._gateway = await open_gateway(
             config, catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
@@ -57,9 +57,10 @@ class FrontDoor:
             catalog=catalog,
             gateway=TracedGateway(self._gateway),
             runs=self._runs,
-            run_reader=self._store,
+            store=self._store,
             cluster=RayCluster(lambda: readiness(config, catalog), lambda: metrics_page(config)),
             metrics=telemetry.metrics,
+            clock=SystemClock(),
             mermaid=FlowGraphs(catalog).mermaid,
             version=importlib.metadata.version(DISTRIBUTION),
         )
@@ -90,7 +91,7 @@ def ingress_deployment(config: RuntimeConfig) -> serve.Deployment:
     """
     configured = serve.deployment(
         name=DEPLOYMENT,
-        max_ongoing_requests=config.max_ongoing_requests + HEADROOM_REQUESTS,
+        max_ongoing_requests=config.max_ongoing_requests + max_watchers(config) + HEADROOM_REQUESTS,
         max_queued_requests=max(config.max_queued_requests, SERVE_QUEUE_FLOOR),
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
         ray_actor_options={"num_cpus": 0.5},

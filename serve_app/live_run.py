@@ -1,106 +1,61 @@
-"""A run under way, as the front door sees it: its events for one reader, its end for whoever waits."""
+"""A run that clients of this process wait for: how it ends, or that it waits for a human."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+import weakref
 
 from registries.contracts.errors import ParleyError
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent, RunOrder, RunResult
-
-_BACKLOG_EVENTS = 2000
-"""A reader this far behind loses tokens (node.completed repeats their text), never durable events."""
+from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
+from serve_app.caller import Caller
+from serve_app.event_reader import EventReader
 
 
 class LiveRun:
-    """Holds what the dispatching task publishes. Without a reader events are let go, save the end."""
+    """Settled by the first terminal or waiting event; shared by all clients that attend the run.
 
-    def __init__(self, order: RunOrder, with_reader: bool) -> None:
-        self.order = order
-        self.seq = 0
+    ``after`` is the last event that a stream of it leaves out. ``cancels`` when its last client leaves.
+    """
+
+    def __init__(self, run_id: str, caller: Caller, after: int, deadline_s: float, cancels: bool) -> None:
+        self.run_id = run_id
+        self.caller = caller
+        self.after = after
+        self.deadline_s = deadline_s
+        self.cancels = cancels
+        self.clients = 0
         self.task: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._accepted: asyncio.Future[None] = loop.create_future()
-        self._ended: asyncio.Future[RunResult] = loop.create_future()
-        self._backlog: deque[RunEvent] | None = deque() if with_reader else None
-        self._news = asyncio.Event()
+        self._settled: asyncio.Future[RunEvent] = asyncio.get_running_loop().create_future()
+        self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
 
-    # -- the dispatching task's side
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known how it goes out, be it an error."""
+        return self._settled.done()
 
-    def accept(self) -> None:
-        """The run is committed."""
-        self._accepted.set_result(None)
-
-    def publish(self, batch: Sequence[RunEvent]) -> None:
-        """Take events; the first terminal one is the end, and what comes after it is let go."""
-        for event in batch:
-            if self.ended:
-                break
-            self.seq = max(self.seq, event.seq)
-            self._keep(event)
-            if event.type in TERMINAL_EVENTS:
-                self._ended.set_result(RunResult.model_validate(event.data["result"]))
-        self._news.set()
+    def hear(self, event: RunEvent) -> None:
+        """Take an event of the run."""
+        if not self._settled.done() and (event.type in TERMINAL_EVENTS or event.type == "run.waiting"):
+            self._settled.set_result(event)
 
     def fail(self, error: ParleyError) -> None:
-        """The run cannot go on; waiting callers get the error."""
-        for future in (self._accepted, self._ended):
-            if not future.done():
-                future.set_exception(error)
-                # Retrieved here as well: nobody may be waiting any more.
-                future.exception()
-        self._news.set()
+        """Its clients get this error: the run cannot begin, or its end cannot be waited for."""
+        if not self._settled.done():
+            self._settled.set_exception(error)
+            # Retrieved here as well: nobody may be waiting any more.
+            self._settled.exception()
+        for reader in list(self._readers):
+            reader.fail(error)
 
-    def _keep(self, event: RunEvent) -> None:
-        if self._backlog is None:
-            return
-        if event.type == "node.token" and len(self._backlog) >= _BACKLOG_EVENTS:
-            return
-        self._backlog.append(event)
+    def reader(self) -> EventReader:
+        """A reader for one client's stream, which ends with the error when the run fails here."""
+        reader = EventReader()
+        self._readers.add(reader)
+        if self._settled.done() and (error := self._settled.exception()) is not None:
+            assert isinstance(error, ParleyError)
+            reader.fail(error)
+        return reader
 
-    # -- the caller's side
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the run is committed."""
-        return self._accepted.done() and self._accepted.exception() is None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end is known."""
-        return self._ended.done()
-
-    async def accepted(self) -> None:
-        """Wait until the run is committed; raises StoreError."""
-        await asyncio.shield(self._accepted)
-
-    async def result(self) -> RunResult:
-        """Wait for the end. Cancelling the waiter leaves the run alone (see ``leave``)."""
-        return await asyncio.shield(self._ended)
-
-    async def events(self) -> AsyncIterator[Sequence[RunEvent]]:
-        """Batches until the terminal event; closing the iterator is leaving.
-
-        Raises the error of a run that failed before its first event.
-        """
-        backlog = self._backlog if self._backlog is not None else deque[RunEvent]()
-        try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                batch = list(backlog)
-                backlog.clear()
-                if batch:
-                    yield batch
-                if self._ended.done() and not backlog:
-                    self._ended.result()
-                    return
-        finally:
-            self.leave()
-
-    def leave(self) -> None:
-        """The reader is gone: the run goes on, unless its request said ``on_disconnect: cancel``."""
-        self._backlog = None
-        if self.order.request.on_disconnect == "cancel" and not self.ended and self.task is not None:
-            self.task.cancel()
+    async def settled(self) -> RunEvent:
+        """The event that settles it. Cancelling the waiter leaves the run alone."""
+        return await asyncio.shield(self._settled)

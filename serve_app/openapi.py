@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -10,12 +11,27 @@ from fastapi.openapi.utils import get_openapi
 
 from registries.contracts.generation import GenerationResult
 from registries.contracts.runs import RunEvent
+from serve_app.idempotency import HEADER
+from serve_app.run_schemas import (
+    CreateRunRequest,
+    FeedbackRequest,
+    ForkRequest,
+    RestartRequest,
+    ResumeRequest,
+    RunUpdate,
+)
 from serve_app.schemas import ErrorAnswer, InferenceRequest, OrchestrateRequest, TokenEvent
 
 _REF = "#/components/schemas/{model}"
 _EXTRA_MODELS: tuple[type[pydantic.BaseModel], ...] = (
     InferenceRequest,
     OrchestrateRequest,
+    CreateRunRequest,
+    RestartRequest,
+    ResumeRequest,
+    ForkRequest,
+    FeedbackRequest,
+    RunUpdate,
     ErrorAnswer,
     TokenEvent,
     GenerationResult,
@@ -28,18 +44,44 @@ _MEANINGS: dict[int, str] = {
     404: "unknown run, flow, model, strategy or route",
     409: "the run was cancelled, or its state forbids this",
     413: "the body is too large",
+    422: "this Idempotency-Key came with another request before",
     429: "queues are full, or nothing fits the constraints now; see Retry-After",
     500: "a fault of ours; the log has it under the request_id",
     502: "the model's provider failed",
     503: "the database or the provider cannot take it now",
     504: "the deadline passed",
+    507: "the database is full; nothing was accepted",
 }
 
 
-def body_of(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+def body_of(model: type[pydantic.BaseModel], required: bool = True) -> dict[str, Any]:
     """``openapi_extra`` of a route that parses its body itself."""
     schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def key_and(extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``openapi_extra`` of a POST that takes an Idempotency-Key, added to ``extra``."""
+    schema = {"type": "string", "minLength": 1, "maxLength": 255}
+    meaning = "repeated with the same body it is the same run, which then says Idempotency-Replayed: true"
+    header = {"name": HEADER, "in": "header", "required": False, "schema": schema, "description": meaning}
+    return {**(extra or {}), "parameters": [header]}
+
+
+def query_of(meanings: Mapping[str, str]) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads its query parameters itself."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": told,
+            }
+            for name, told in meanings.items()
+        ]
+    }
 
 
 def error_answers(*statuses: int, stream: str | None = None) -> dict[int | str, dict[str, Any]]:

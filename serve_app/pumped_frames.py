@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
-_AHEAD_FRAMES = 64
+AHEAD_FRAMES = 64
 """How far a source may run ahead of a slow client before it has to wait."""
 
 
@@ -20,9 +20,9 @@ class PumpedFrames:
     began them. ``aclose`` cancels the task and so closes the source, at once.
     """
 
-    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, source: AsyncGenerator[bytes, None], ahead: int = AHEAD_FRAMES) -> None:
         self._source = source
-        self._queue: asyncio.Queue[bytes | Exception] = asyncio.Queue(_AHEAD_FRAMES)
+        self._queue: asyncio.Queue[bytes | Exception] = asyncio.Queue(ahead)
         self._begun = asyncio.Event()
         self._failed_first: Exception | None = None
         self._task = asyncio.create_task(self._pump())

@@ -20,6 +20,8 @@ from serve_app.errors import as_parley_error
 from serve_app.run_ports import RunnerLost
 
 _RETRY_AFTER_S = 1.0
+_CANCEL_S = 5.0
+"""A runner that is slower learns of the cancellation when it renews its lease."""
 _LOST = (
     ray.exceptions.RayActorError,
     ray.exceptions.WorkerCrashedError,
@@ -35,14 +37,37 @@ _LOST = (
 
 
 class RayRunner:
-    """Calls ``FlowRunner.run`` through its Serve handle. Closing the iterator cancels the call there."""
+    """Calls FlowRunner through its Serve handle. Closing the iterator of ``run`` cancels the call there."""
 
     def __init__(self, handle: Any) -> None:
+        self._handle = handle
         self._runs = handle.options(method_name="run", stream=True)
+        self._wakes = handle.options(method_name="wake")
 
-    async def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
+    async def wake(self) -> None:
         """See serve_app.run_ports.Runner."""
-        batches = self._runs.remote(order)
+        try:
+            await self._wakes.remote()
+        except asyncio.CancelledError as error:
+            if not _cancelled_by_us():
+                raise _translated(error) from error
+            raise
+        except Exception as error:
+            raise _translated(error) from error
+
+    async def cancel(self, run_id: str) -> None:
+        """See serve_app.run_ports.Runner. All replicas are asked: only the store knows who holds a run."""
+        try:
+            told = self._handle.broadcast("cancel", run_id)
+            await told.results_async(timeout_s=_CANCEL_S, return_exceptions=True)
+        except TimeoutError as error:
+            raise RunnerLost("not every runner answered") from error
+        except Exception as error:
+            raise _translated(error) from error
+
+    async def run(self, asked: RunOrder | str) -> AsyncIterator[Sequence[RunEvent]]:
+        """See serve_app.run_ports.Runner."""
+        batches = self._runs.remote(asked)
         try:
             async for batch in batches:
                 yield batch

@@ -1,57 +1,61 @@
-"""Hands runs to a FlowRunner and owns the tasks that listen to them."""
+"""Accepts runs, hands them to a runner, and follows those that clients wait for until they settle."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
+from actors.running.task_owner import TaskOwner
+from actors.stores.records import Accepted, IdempotencyKey, NewRun
+from actors.stores.store import Store
 from flows.ports import Clock
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import (
-    BudgetError,
-    CancelledRun,
     CapacityError,
     Conflict,
-    InternalError,
+    NotFound,
     ParleyError,
+    StoreError,
 )
-from registries.contracts.runs import RunEvent, RunOrder, RunRequest, RunResult
+from registries.contracts.runs import RunOrder, RunStatus
 from registries.specs import FlowSpec
 from serve_app.catalog_checks import check_run_order
-from serve_app.errors import as_parley_error, error_fact
+from serve_app.event_tail import EventTail
 from serve_app.live_run import LiveRun
-from serve_app.run_ports import RunMetrics, Runner, RunnerLost, RunStore
-
-_ATTEMPTS = 2
-_LOOK_S = 0.25
-"""How often the store is asked about a run that somebody else holds."""
-DEADLINE_GRACE_S = 5.0
-"""How long after a run's deadline its runner may take to say so before the front door does."""
+from serve_app.queue_gate import QueueGate
+from serve_app.run_ask import Attended, RunAsk
+from serve_app.run_listener import DEADLINE_GRACE_S, SILENCE_S, RunListener
+from serve_app.run_outcome import SETTLED, settled_event
+from serve_app.run_ports import RunMetrics, Runner, RunnerLost
 
 
 class RunDispatch:
-    """Accepts runs (committed), sends them to a runner, retries once when that runner dies.
+    """Everything that begins a run, or goes on with one, comes through here.
 
-    Every run has a task of its own, made in an empty context: Ray Serve cancels the handle calls of an
-    HTTP request that was cancelled, and a flow outlives its client. ``aclose`` ends the tasks; the runs
-    themselves go on at their runners.
+    A run that a client waits for has one task (see RunListener), made in an empty context: Ray Serve cancels
+    the handle calls of an HTTP request that was cancelled, and a run outlives its clients. A background
+    run has no task: it is committed, and the runners are told to look. ``aclose`` ends the tasks; the
+    runs go on.
     """
 
     def __init__(
         self,
         config: RuntimeConfig,
         catalog: Catalog,
-        store: RunStore,
+        store: Store,
         runner: Runner,
         clock: Clock,
         metrics: RunMetrics,
         new_id: Callable[[], str],
         grace_s: float = DEADLINE_GRACE_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
+        self.tail = EventTail(store)
         self._config = config
         self._catalog = catalog
         self._store = store
@@ -59,149 +63,204 @@ class RunDispatch:
         self._clock = clock
         self._metrics = metrics
         self._new_id = new_id
-        self._grace_s = grace_s
-        self._live: set[LiveRun] = set()
+        self._listener = RunListener(store, runner, self.tail, metrics, self.wake, grace_s, silence_s)
+        self._gate = QueueGate(store, config.max_queued_runs)
+        self._owner = TaskOwner()
+        self._live: dict[str, LiveRun] = {}
+        self._specs: dict[tuple[str, str], dict[str, Any]] = {}
         self._max_live = config.runner_max_replicas * config.runner_max_ongoing + config.runner_max_queued
+        self._wake_wanted = False
+        self._waking = False
         self._log = structlog.get_logger("serve_app.runs")
 
     @property
     def live(self) -> int:
-        """Runs that this process is listening to."""
+        """Runs that clients of this process wait for."""
         return len(self._live)
 
-    async def start(
-        self, request: RunRequest, request_id: str, traceparent: str | None = None, with_reader: bool = False
-    ) -> LiveRun:
-        """The run, accepted and on its way.
-
-        Raises NotFound or ValidationError (see check_run_order), CapacityError, StoreError.
-        Cancelling while it is being accepted counts as leaving the run.
-        """
-        order = RunOrder(
-            run_id=self._new_id(),
-            request_id=request_id,
-            request=request,
-            deadline_s=request.deadline_s or self._config.default_deadline_s,
-            traceparent=traceparent,
-        )
-        flow = check_run_order(order, self._catalog)
-        if self.live >= self._max_live:
-            # Before accepting: a run that is refused anyway need not cost two commits.
-            self._metrics.record_rejected("runs_full")
-            raise CapacityError(f"{self.live} runs are under way, the limit; try again", retry_after_s=1.0)
-        live = LiveRun(order, with_reader)
-        self._live.add(live)
-        live.task = asyncio.create_task(self._drive(live, flow), context=contextvars.Context())
+    async def enqueue(self, ask: RunAsk) -> Accepted:
+        """Commit a background run and tell the runners; raises as ``begin`` does."""
+        new = self._new_run(ask)
         try:
-            await live.accepted()
-        except asyncio.CancelledError:
-            live.leave()
+            await self._gate.enter()
+        except CapacityError:
+            self._metrics.record_rejected("queue_full")
             raise
-        return live
+        accepted = await self._accept(new)
+        self.wake()
+        return accepted
+
+    async def begin(self, ask: RunAsk) -> Attended:
+        """A run that a client waits for, on its way; with a key that was seen: the run that it made.
+
+        Raises NotFound or ValidationError (see check_run_order), KeyReused, CapacityError, StoreError. A run
+        without a key is accepted by the runner that begins it, in one commit with the claim, or here when
+        none does; its errors come where it is waited for.
+        """
+        new = self._new_run(ask)
+        self._check_room()
+        run_id, deadline_s = new.order.run_id, new.order.deadline_s
+        if ask.key is None and ask.parent is None:
+            return Attended(self._open(run_id, ask, 0, deadline_s, new, 0), False)
+        accepted = await self._accept(new)
+        if not accepted.created:
+            return await self.attend(accepted.run_id, ask)
+        return Attended(self._open(run_id, ask, 0, deadline_s, run_id, accepted.last_seq), False)
+
+    async def go_on(self, accepted: Accepted, ask: RunAsk, deadline_s: float) -> Attended:
+        """Attend a run that was just put back into the queue (restarted, resumed), from there on."""
+        if not accepted.created:
+            return await self.attend(accepted.run_id, ask)
+        self._check_room()
+        run_id, seq = accepted.run_id, accepted.last_seq
+        return Attended(self._open(run_id, ask, seq - 1, deadline_s, run_id, seq), False)
+
+    async def attend(self, run_id: str, ask: RunAsk) -> Attended:
+        """A run that exists: the one under way here, else what the store tells of it."""
+        if run_id not in self._live:
+            row = await self._store.get(run_id, ask.caller.tenant)
+            if row is None:
+                raise NotFound(f"run {run_id!r} is no longer stored", param="run_id")
+            if row["status"] in SETTLED:
+                live = LiveRun(run_id, ask.caller, 0, 0.0, False)
+                live.hear(settled_event(row))
+                return Attended(live, True)
+            if run_id not in self._live:
+                self._check_room()
+                left_s = max(0.0, row["deadline_at"] - self._clock.time())
+                return Attended(self._open(run_id, ask, 0, left_s, None, row["last_seq"]), True)
+        live = self._live[run_id]
+        live.clients += 1
+        return Attended(live, True)
+
+    def leave(self, live: LiveRun) -> None:
+        """A client has its answer, or is gone. The run goes on, unless it was to end with its last one."""
+        live.clients -= 1
+        if live.clients == 0 and live.cancels and not live.is_settled:
+            self._spawn(self._abandon(live), f"abandon-{live.run_id}")
+
+    async def cancel(self, run_id: str, tenant: str, key: IdempotencyKey | None = None) -> RunStatus:
+        """Written first, which is what counts; then whoever holds the run is told. See Store.cancel."""
+        status = await self._store.cancel(run_id, tenant, key)
+        if status == "running":
+            self._spawn(self._tell_cancelled(run_id), f"cancel-{run_id}")
+        return status
+
+    def wake(self) -> None:
+        """Tell a runner to look at the queue; calls that come while one is told become one."""
+        self._wake_wanted = True
+        if not self._waking:
+            self._waking = True
+            self._spawn(self._wake(), "wake-runners")
 
     async def aclose(self) -> None:
         """Stop listening to every run."""
-        tasks = [live.task for live in self._live if live.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._owner.cancel_all()
+        await self.tail.aclose()
 
-    async def _drive(self, live: LiveRun, flow: FlowSpec) -> None:
-        order = live.order
-        structlog.contextvars.bind_contextvars(request_id=order.request_id, run_id=order.run_id)
-        try:
-            await self._store.accept(order, flow.version)
-            live.accept()
-            self._metrics.record_run_queued()
-            async with asyncio.timeout(order.deadline_s + self._grace_s):
-                await self._run_attempts(live)
-        except TimeoutError:
-            late = BudgetError(f"the run did not end within {order.deadline_s:g} s", param="deadline_s")
-            await self._end(live, flow, late)
-        except asyncio.CancelledError:
-            await self._left(live, flow)
-            raise
-        except Exception as error:  # noqa: BLE001 - becomes an error of our tree
-            known = as_parley_error(error)
-            if known is not error:
-                self._log.exception("run_dispatch_failed")
-            if isinstance(known, CapacityError):
-                self._metrics.record_rejected("queue_full")
-            await self._end(live, flow, known)
-        finally:
-            self._live.discard(live)
+    # -- accepting
 
-    async def _run_attempts(self, live: LiveRun) -> None:
-        started_at = self._clock.monotonic()
-        for attempt in range(1, _ATTEMPTS + 1):
-            left_s = live.order.deadline_s - (self._clock.monotonic() - started_at)
-            order = live.order.model_copy(update={"attempt": attempt, "deadline_s": max(left_s, 0.001)})
-            try:
-                async for batch in self._runner.run(order):
-                    live.publish(batch)
-            except RunnerLost as lost:
-                self._log.warning("runner_lost", attempt=attempt, reason=str(lost))
-            except Conflict:
-                # Another runner has this run, or has ended it: then the store will tell.
-                await self._follow(live)
-                return
-            if live.ended or await self._told_by_store(live):
-                return
-        raise InternalError(f"the runner of this run died {_ATTEMPTS} times before the run ended")
-
-    async def _follow(self, live: LiveRun) -> None:
-        while not await self._told_by_store(live):
-            await self._clock.sleep(_LOOK_S)
-
-    async def _told_by_store(self, live: LiveRun) -> bool:
-        """A runner may die between committing the end and telling it."""
-        stored = await self._store.get(live.order.run_id, live.order.tenant)
-        if not stored or not stored.get("result"):
-            return False
-        live.publish([self._terminal(live, RunResult.model_validate(stored["result"]))])
-        return True
-
-    async def _left(self, live: LiveRun, flow: FlowSpec) -> None:
-        if live.seq == 0 and live.order.request.on_disconnect == "cancel":
-            # No runner has it yet, so nobody else would ever write this run's end.
-            await self._end(live, flow, CancelledRun("the client went away"))
-        elif not live.ended:
-            live.fail(CancelledRun("the front door stopped listening to this run"))
-
-    async def _end(self, live: LiveRun, flow: FlowSpec, error: ParleyError) -> None:
-        """Write the end that no runner writes, then tell it."""
-        if not live.is_accepted:
-            live.fail(error)
-            return
-        result = _failed(live.order, flow, error)
-        event = self._terminal(live, result)
-        try:
-            await self._store.finish(live.order.run_id, result, [event])
-        except ParleyError:
-            self._log.exception("run_end_not_written")
-        finally:
-            # Whatever happens to the writing: nobody waits for ever.
-            if live.seq > 0 and not live.ended:
-                live.publish([event])
-            else:
-                live.fail(error)
-
-    def _terminal(self, live: LiveRun, result: RunResult) -> RunEvent:
-        return RunEvent(
-            run_id=live.order.run_id,
-            seq=live.seq + 1,
-            time=self._clock.time(),
-            type=f"run.{result.status}",  # type: ignore[arg-type]
-            data={"result": result.model_dump(mode="json")},
+    def _new_run(self, ask: RunAsk) -> NewRun:
+        order = RunOrder(
+            run_id=self._new_id(),
+            request_id=ask.request_id,
+            request=ask.request,
+            deadline_s=ask.request.deadline_s or self._config.default_deadline_s,
+            tenant=ask.caller.tenant,
+            user=ask.caller.user,
+            traceparent=ask.traceparent,
         )
+        flow = check_run_order(order, self._catalog)
+        return NewRun(order, flow.version, self._spec(flow), ask.key, ask.parent, ask.checkpoints)
 
+    def _spec(self, flow: FlowSpec) -> dict[str, Any]:
+        known = self._specs.get((flow.name, flow.version))
+        if known is None:
+            known = self._specs[flow.name, flow.version] = flow.model_dump(mode="json")
+        return known
 
-def _failed(order: RunOrder, flow: FlowSpec, error: ParleyError) -> RunResult:
-    return RunResult(
-        run_id=order.run_id,
-        flow=flow.name,
-        flow_version=flow.version,
-        status="cancelled" if isinstance(error, CancelledRun) else "failed",
-        request_id=order.request_id,
-        error=error_fact(error),
-    )
+    def _check_room(self) -> None:
+        if self.live >= self._max_live:
+            self._metrics.record_rejected("runs_full")
+            raise CapacityError(f"{self.live} runs are under way, the limit; try again", retry_after_s=1.0)
+
+    async def _accept(self, new: NewRun) -> Accepted:
+        """Accepted even when the client leaves meanwhile: then the run is like one that was left later."""
+        accepting = asyncio.create_task(self._store.accept(new))
+        try:
+            accepted = await asyncio.shield(accepting)
+        except asyncio.CancelledError:
+            self._spawn(self._left_behind(accepting, new.order), f"left-{new.order.run_id}")
+            raise
+        if accepted.created:
+            self._metrics.record_run_queued()
+        return accepted
+
+    async def _left_behind(self, accepting: asyncio.Task[Accepted], order: RunOrder) -> None:
+        await asyncio.wait({accepting})
+        if accepting.cancelled() or accepting.exception() is not None or not accepting.result().created:
+            return
+        if order.request.on_disconnect == "cancel":
+            await self._store.cancel(order.run_id, order.tenant)
+        else:
+            self.wake()
+
+    # -- runs that are waited for
+
+    def _open(
+        self, run_id: str, ask: RunAsk, after: int, deadline_s: float, asked: NewRun | str | None, seq: int
+    ) -> LiveRun:
+        live = LiveRun(run_id, ask.caller, after, deadline_s, ask.cancels)
+        live.clients = 1
+        self._live[run_id] = live
+        live.task = self._spawn(self._listen(live, asked, seq), f"run-{run_id}")
+        return live
+
+    async def _listen(self, live: LiveRun, asked: NewRun | str | None, seq: int) -> None:
+        try:
+            await self._listener.listen(live, asked, seq)
+        finally:
+            self._live.pop(live.run_id, None)
+
+    async def _abandon(self, live: LiveRun) -> None:
+        """The last client of a run that was to end with it went away."""
+        try:
+            try:
+                await self.cancel(live.run_id, live.caller.tenant)
+            except NotFound:
+                # Nobody has accepted it yet. Closing the call to the runner ends that; once more, in case
+                # that it had been accepted in this moment.
+                await self._close(live)
+                await self.cancel(live.run_id, live.caller.tenant)
+        except (NotFound, Conflict):
+            self._log.info("left_run_needs_no_cancelling", run_id=live.run_id)
+        except StoreError as error:
+            self._log.warning("left_run_not_cancelled", run_id=live.run_id, error=error.message)
+            await self._tell_cancelled(live.run_id)
+
+    async def _close(self, live: LiveRun) -> None:
+        if live.task is not None:
+            live.task.cancel()
+            await asyncio.wait({live.task})
+
+    async def _tell_cancelled(self, run_id: str) -> None:
+        try:
+            await self._runner.cancel(run_id)
+        except (RunnerLost, ParleyError) as error:
+            # Its holder reads it with the next renewal of the lease.
+            self._log.info("runners_not_told", run_id=run_id, error=str(error))
+
+    async def _wake(self) -> None:
+        try:
+            while self._wake_wanted:
+                self._wake_wanted = False
+                await self._runner.wake()
+        except (RunnerLost, ParleyError) as error:
+            # Runners look by themselves, every second.
+            self._log.info("runners_not_told", error=str(error))
+        finally:
+            self._waking = False
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = contextvars.Context().run(self._owner.start, work, name)
+        return task

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from registries.contracts.runs import RunEvent, RunOrder, RunResult
+from registries.contracts.runs import RunEvent, RunOrder
 
 
 class RunnerLost(Exception):
@@ -13,25 +13,24 @@ class RunnerLost(Exception):
 
 
 class Runner(Protocol):
-    """A FlowRunner.
+    """The FlowRunner deployment. All three are hints for speed: what counts is in the store."""
 
-    Raises RunnerLost when it died, CapacityError when its queue is full, Conflict when somebody else has
-    the run.
-    """
+    def run(self, asked: RunOrder | str) -> AsyncIterator[Sequence[RunEvent]]:
+        """Events in batches from the claim on; the last one is terminal, or ``run.waiting``.
 
-    def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
-        """Events in batches; the last one is terminal."""
+        ``asked`` is an accepted run's id, or an order, which the runner accepts with its claim. Raises
+        RunnerLost when it died, CapacityError when the run has to queue or was handed over, Conflict when
+        somebody else has it or it ended.
+        """
         ...
 
+    async def wake(self) -> None:
+        """Look at the queue now. Raises RunnerLost, CapacityError."""
+        ...
 
-class RunStore(Protocol):
-    """The part of the store that accepting and ending a run needs (actors.stores.store.Store)."""
-
-    async def accept(self, order: RunOrder, flow_version: str) -> None: ...
-
-    async def finish(self, run_id: str, result: RunResult, events: Sequence[RunEvent] = ()) -> bool: ...
-
-    async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None: ...
+    async def cancel(self, run_id: str) -> None:
+        """Whoever holds the run, stop it now. Raises RunnerLost, CapacityError."""
+        ...
 
 
 class RunMetrics(Protocol):

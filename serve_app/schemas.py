@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from registries.contracts.generation import GenerationRequest
-from registries.contracts.runs import RunRequest, RunResult, RunStatus
+from registries.contracts.runs import RunRequest
 from registries.specs import FlowSpec, ModelSpec, StrategySpec
 
 _OUTSIDE_GENERATION = frozenset({"stream", "cache"})
@@ -32,31 +32,37 @@ class InferenceRequest(GenerationRequest):
         return GenerationRequest.model_construct(given, **values)
 
 
-class OrchestrateRequest(RunRequest):
-    """Body of POST /api/orchestrate: a RunRequest, and how to answer it.
+class AnsweredRunRequest(RunRequest):
+    """A RunRequest, and how to answer it.
 
     ``stream: true`` is the short form of ``mode: "stream"``; the two must not contradict each other.
     """
 
-    mode: Literal["wait", "stream"] | None = None
+    mode: str | None = None
     stream: bool | None = None
 
     @model_validator(mode="after")
-    def _one_mode(self) -> OrchestrateRequest:
+    def _one_mode(self) -> AnsweredRunRequest:
         if self.mode is not None and self.stream is not None and self.stream != (self.mode == "stream"):
             stream = str(self.stream).lower()
             raise ValueError(f"stream: {stream} contradicts mode: {self.mode!r}; give one of them")
         return self
 
-    @property
-    def streams(self) -> bool:
-        """Whether the answer is a stream of events."""
-        return self.mode == "stream" or bool(self.stream)
-
     def run_request(self) -> RunRequest:
         """The run without the HTTP part."""
         values = {name: getattr(self, name) for name in RunRequest.model_fields}
         return RunRequest.model_construct(self.model_fields_set - _OUTSIDE_RUN, **values)
+
+
+class OrchestrateRequest(AnsweredRunRequest):
+    """Body of POST /api/orchestrate: a RunRequest, waited for or streamed."""
+
+    mode: Literal["wait", "stream"] | None = None
+
+    @property
+    def answer_mode(self) -> Literal["wait", "stream"]:
+        """``wait`` unless it says otherwise."""
+        return self.mode or ("stream" if self.stream else "wait")
 
 
 class ErrorDetail(BaseModel):
@@ -125,16 +131,6 @@ class FlowDetail(FlowSummary):
 
     spec: FlowSpec
     mermaid: str
-
-
-class StoredRun(BaseModel, extra="allow"):
-    """GET /api/runs/{run_id}: the run as it is in the store; ``result`` is a RunResult once it ended."""
-
-    run_id: str
-    status: RunStatus
-    flow: str
-    request: dict[str, Any]
-    result: RunResult | None = None
 
 
 class HealthAnswer(BaseModel):

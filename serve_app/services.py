@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flows.ports import Generator
+from actors.stores.store import Store
+from flows.ports import Clock, Generator
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.specs import FlowSpec
@@ -26,12 +27,6 @@ class Metrics(RunMetrics, Protocol):
     """What the front door counts (actors.telemetry.metrics.Metrics)."""
 
     def record_error(self, code: str) -> None: ...
-
-
-class RunReader(Protocol):
-    """The part of the store that reading a run needs."""
-
-    async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None: ...
 
 
 class Cluster(Protocol):
@@ -62,8 +57,9 @@ class Services:
     catalog: Catalog
     gateway: Gateway
     runs: RunDispatch
-    run_reader: RunReader
+    store: Store
     cluster: Cluster
     metrics: Metrics
+    clock: Clock
     mermaid: Callable[[FlowSpec], str]
     version: str

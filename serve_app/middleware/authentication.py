@@ -11,18 +11,24 @@ from serve_app.request_facts import facts_of
 
 OPEN_PATHS: frozenset[str] = frozenset({"/api/health", "/api/ready", "/docs", "/openapi.json"})
 OPEN_PREFIX = "/docs/assets/"
+SOCKET_PREFIX = "/ws/"
+"""Browsers cannot give a WebSocket headers: these routes take the key as a first message, too."""
 # RFC 6455, section 7.4.1; before the handshake servers turn it into a 403.
 _POLICY_VIOLATION = 1008
 
 
 class Authentication:
-    """401 without the key; open routes pass, and learn whether a right key came along."""
+    """401 without the key; open routes and ``/ws/`` pass, and learn whether a right key came along."""
 
     def __init__(self, app: ASGIApp, keys: KeyCheck) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and scope["path"].startswith(SOCKET_PREFIX):
+            facts_of(scope).authenticated = self._keys.accepts(scope["headers"])
+            await self._app(scope, receive, send)
+            return
         if scope["type"] == "websocket" and not self._keys.accepts(scope["headers"]):
             await receive()
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})

@@ -36,6 +36,9 @@ class Envelope:
         self._log = structlog.stdlib.get_logger("serve_app.http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._carry_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,6 +66,17 @@ class Envelope:
                 await answer(scope, receive, send_with_headers)
         finally:
             self._log_line(scope, status, time.monotonic() - started_at)
+
+    async def _carry_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        facts = read_request_facts(scope["headers"])
+        scope[SCOPE_KEY] = facts
+        structlog.contextvars.bind_contextvars(request_id=facts.request_id)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            # Raised again: the server closes the connection with 1011, and no detail gets out.
+            self._log.exception("websocket_failed", path=scope["path"])
+            raise
 
     def _headers(self, given: Any, request_id: str) -> list[tuple[bytes, bytes]]:
         headers = [*given, *SECURITY_HEADERS]

@@ -1,20 +1,25 @@
-"""The front door in process: real app, real catalog, played gateway, runner, store and cluster."""
+"""The front door in process: real app, catalog and store; played gateway, runner and cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from actors.running.ports import SystemClock
+from actors.stores.open_store import open_store
+from actors.stores.records import RunFilter
+from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import CapacityError, StoreError
 from registries.contracts.generation import (
     GenerationChunk,
     GenerationRequest,
@@ -22,15 +27,13 @@ from registries.contracts.generation import (
     Timings,
     Usage,
 )
-from registries.contracts.runs import RunEvent, RunOrder, RunResult
-from registries.loader import load_catalog
 from serve_app.http_api import create_api
 from serve_app.run_dispatch import RunDispatch
 from serve_app.services import Services
+from tests.unit.serve_app.scripted_runner import CATALOG, ScriptedRunner
 
 KEY = "k" * 43
 Item = GenerationChunk | GenerationResult
-CATALOG = load_catalog()
 
 
 def generation(text: str = "85") -> GenerationResult:
@@ -90,88 +93,29 @@ class PlayedGateway:
         return {"breakers": {}}
 
 
-def run_result(order: RunOrder, **values: Any) -> RunResult:
-    flow = CATALOG.flows.get(order.request.flow_type)
-    facts: dict[str, Any] = {"status": "completed", "answer": "85", "request_id": order.request_id}
-    return RunResult(run_id=order.run_id, flow=flow.name, flow_version=flow.version, **{**facts, **values})
+class FaultyStore:
+    """A real store that can be away: ``down`` is raised by every question, ``full`` by every write."""
 
+    WRITES = frozenset({"accept", "claim", "cancel", "resume", "restart", "give_feedback", "keep"})
 
-def run_event(order: RunOrder, seq: int, type: str, node: str | None = None, **data: Any) -> RunEvent:
-    values = {"run_id": order.run_id, "seq": seq, "time": 1.0, "type": type, "node": node, "data": data}
-    return RunEvent.model_validate({**values, "attempt": order.attempt})
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.down: Exception | None = None
+        self.full: Exception | None = None
+        self.asked: list[str] = []
 
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._store, name)
 
-def plain_story(order: RunOrder) -> list[list[RunEvent]]:
-    end = run_result(order).model_dump(mode="json")
-    return [
-        [run_event(order, 1, "run.started"), run_event(order, 2, "node.started", "creator")],
-        [run_event(order, 2, "node.token", "creator", text="85")],
-        [run_event(order, 3, "node.completed", "creator"), run_event(order, 4, "run.completed", result=end)],
-    ]
+        def call(*args: Any, **values: Any) -> Any:
+            self.asked.append(name)
+            if self.down is not None:
+                raise self.down
+            if self.full is not None and name in self.WRITES:
+                raise self.full
+            return real(*args, **values)
 
-
-Story = Callable[[RunOrder], Sequence[Sequence[RunEvent]] | Exception]
-
-
-@dataclass
-class PlayedRunner:
-    """Tells ``story``; an exception in its place, or ``lost`` after ``lost_after`` batches, is raised."""
-
-    story: Story = plain_story
-    errors: list[Exception] = field(default_factory=list)
-    lost_after: int = 0
-    gate: asyncio.Event | None = None
-    orders: list[RunOrder] = field(default_factory=list)
-    left: int = 0
-
-    async def run(self, order: RunOrder) -> AsyncIterator[Sequence[RunEvent]]:
-        self.orders.append(order)
-        finished = False
-        try:
-            error = self.errors.pop(0) if self.errors else None
-            if error is not None and self.lost_after == 0:
-                raise error
-            story = self.story(order)
-            assert not isinstance(story, Exception)
-            for index, batch in enumerate(story):
-                if error is not None and index == self.lost_after:
-                    raise error
-                if index and self.gate is not None:
-                    await self.gate.wait()
-                yield batch
-            finished = True
-        finally:
-            self.left += not finished
-
-
-@dataclass
-class PlayedStore:
-    """Rows by run_id, in memory."""
-
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    down: bool = False
-
-    async def accept(self, order: RunOrder, flow_version: str) -> None:
-        if self.down:
-            raise StoreError("the database cannot be reached", retry_after_s=1.0)
-        self.rows[order.run_id] = {
-            "run_id": order.run_id,
-            "status": "queued",
-            "flow": order.request.flow_type,
-            "request": order.request.model_dump(mode="json"),
-            "result": None,
-        }
-
-    async def finish(self, run_id: str, result: RunResult, events: Sequence[RunEvent] = ()) -> bool:
-        row = self.rows[run_id]
-        if row["result"] is not None:
-            return False
-        row.update(status=result.status, result=result.model_dump(mode="json"), events=list(events))
-        return True
-
-    async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None:
-        row = self.rows.get(run_id)
-        return None if row is None else {k: v for k, v in row.items() if k != "events"}
+        return call
 
 
 @dataclass
@@ -225,31 +169,65 @@ class FrontDoor:
     """The app and everything behind it."""
 
     gateway: PlayedGateway
-    runner: PlayedRunner
-    store: PlayedStore
+    runner: ScriptedRunner
+    store: Any
+    faults: FaultyStore
     cluster: PlayedCluster
     metrics: PlayedMetrics
     dispatch: RunDispatch
     app: Any
     client: httpx.AsyncClient
 
+    async def rows(self) -> list[dict[str, Any]]:
+        """Every run in the store, oldest first."""
+        return list(reversed(await self.store.list("default", RunFilter(limit=200))))
+
+    async def row(self, run_id: str = "run-1") -> dict[str, Any]:
+        """A run that must be in the store."""
+        row: dict[str, Any] | None = await self.store.get(run_id, "default")
+        assert row is not None
+        return row
+
 
 @contextlib.asynccontextmanager
-async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
-    """A running front door; the client carries the key."""
-    config = RuntimeConfig(home="unused", api_key=KEY, **settings)
-    gateway, runner, store, cluster = PlayedGateway(), PlayedRunner(), PlayedStore(), PlayedCluster()
-    ids = iter(f"run-{number}" for number in range(1, 1000))
+async def front_door(
+    grace_s: float = 0.05, silence_s: float = 5.0, home: Path | None = None, **settings: Any
+) -> AsyncIterator[FrontDoor]:
+    """A running front door over a real SQLite store; the client carries the key.
+
+    ``home``: a store that stays, so that a second front door finds what the first one left.
+    """
+    with tempfile.TemporaryDirectory(prefix="parley-door-") as folder:
+        config = RuntimeConfig(home=str(home or folder), api_key=KEY, **settings)
+        store = await open_store(config)
+        try:
+            async with _opened(config, store, grace_s, silence_s) as door:
+                yield door
+        finally:
+            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _opened(
+    config: RuntimeConfig, store: Store, grace_s: float, silence_s: float
+) -> AsyncIterator[FrontDoor]:
+    gateway, runner, cluster = PlayedGateway(), ScriptedRunner(store), PlayedCluster()
+    faults = FaultyStore(store)
+    first = len(await store.list("default", RunFilter(limit=200))) + 1
+    ids = (f"run-{number}" for number in itertools.count(first))
     metrics = PlayedMetrics()
-    dispatch = RunDispatch(config, CATALOG, store, runner, SystemClock(), metrics, lambda: next(ids), 0.05)
+    dispatch = RunDispatch(
+        config, CATALOG, faults, runner, SystemClock(), metrics, lambda: next(ids), grace_s, silence_s
+    )
     services = Services(
         config=config,
         catalog=CATALOG,
         gateway=gateway,
         runs=dispatch,
-        run_reader=store,
+        store=faults,
         cluster=cluster,
         metrics=metrics,
+        clock=SystemClock(),
         mermaid=lambda flow: f"graph TD;\n  {flow.name}",
         version="1.2.3",
     )
@@ -259,7 +237,7 @@ async def front_door(**settings: Any) -> AsyncIterator[FrontDoor]:
         transport=transport, base_url="http://t", headers={"x-api-key": KEY}
     ) as client:
         try:
-            yield FrontDoor(gateway, runner, store, cluster, metrics, dispatch, app, client)
+            yield FrontDoor(gateway, runner, store, faults, cluster, metrics, dispatch, app, client)
         finally:
             await dispatch.aclose()
 
@@ -280,7 +258,3 @@ async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.002)
-
-
-def full_house() -> CapacityError:
-    return CapacityError("the runner's queue is full", retry_after_s=2.0)

@@ -125,7 +125,7 @@ async def test_runs_that_cannot_run_are_refused_before_they_are_accepted(
     got, error = await refused(door, "/api/orchestrate", json=body)
     assert (got, error["param"]) == (status, param)
     assert told in error["message"]
-    assert door.store.rows == {} and door.runner.orders == []
+    assert await door.rows() == [] and door.runner.asked == []
 
 
 async def test_a_huge_body_is_refused_by_its_announced_size(door: FrontDoor) -> None:

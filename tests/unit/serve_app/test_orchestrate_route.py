@@ -6,19 +6,30 @@ from typing import Any
 import pytest
 
 from registries.contracts.errors import (
-    CancelledRun,
+    CapacityError,
     Conflict,
-    Fault,
     InternalError,
-    ProviderError,
+    NotFound,
     StoreError,
+    StoreFull,
 )
-from registries.contracts.runs import ErrorFact, RunEvent, RunOrder, RunRequest
-from serve_app.live_run import LiveRun
+from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.run_ports import RunnerLost
-from tests.unit.serve_app.front_door import events_of, front_door, full_house, run_event, run_result, until
+from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
+from tests.unit.serve_app.scripted_runner import failed_story, run_result, waiting_story
 
 ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
+PLAIN = ["run.queued", "run.started", "node.started", "node.token", "node.completed", "run.completed"]
+DURABLE = [name for name in PLAIN if name != "node.token"]
+STATED = {"down": StoreError("the database cannot be reached"), "full": StoreFull("no space is left")}
+
+
+def full_house() -> CapacityError:
+    return CapacityError("the runner is full", retry_after_s=2.0)
+
+
+async def asked(door: FrontDoor, count: int = 1) -> None:
+    await until(lambda: len(door.runner.asked) == count)
 
 
 async def test_a_run_is_accepted_and_answers_whole() -> None:
@@ -28,14 +39,21 @@ async def test_a_run_is_accepted_and_answers_whole() -> None:
             json={**ASK, "models": {"creator": "nano-m"}, "seed": 3},
             headers={"x-request-id": "req-9", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"},
         )
+        row = await door.row()
     body = answer.json()
     assert answer.status_code == 200 and body["status"] == "completed" and body["answer"] == "85"
     assert body["run_id"] == "run-1" and body["request_id"] == "req-9" and body["error"] is None
-    order = door.runner.orders[0]
+    order = door.runner.asked[0]
+    assert isinstance(order, RunOrder) and type(order.request).__name__ == "RunRequest"
     assert order.request.models == {"creator": "nano-m"} and order.request.seed == 3
     assert 76 < order.deadline_s <= 77 and order.traceparent == f"00-{'a' * 32}-{'b' * 16}-01"
-    assert type(order.request).__name__ == "RunRequest"
-    assert "run-1" in door.store.rows and door.metrics.counted == ["queued"]
+    assert row["status"] == "completed" and door.metrics.counted == ["queued"]
+
+
+async def test_a_run_that_a_runner_takes_at_once_is_written_by_nobody_else() -> None:
+    async with front_door() as door:
+        await door.client.post("/api/orchestrate", json=ASK)
+    assert "accept" not in door.faults.asked and door.runner.woken == 0
 
 
 @pytest.mark.parametrize("asked", [{"stream": True}, {"mode": "stream"}, {"mode": "stream", "stream": True}])
@@ -44,28 +62,41 @@ async def test_streamed_runs_are_their_events_with_seq_as_id(asked: dict[str, An
         answer = await door.client.post("/api/orchestrate", json={**ASK, **asked})
     events = events_of(answer.text)
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert [name for name, _, _ in events] == [
-        "run.started",
-        "node.started",
-        "node.token",
-        "node.completed",
-        "run.completed",
-    ]
-    assert [seq for _, seq, _ in events] == ["1", "2", "2", "3", "4"]
+    # The first is written where the run was accepted; a reader gets it all the same.
+    durable = [(name, int(seq or 0)) for name, seq, _ in events if name != "node.token"]
+    assert durable == list(zip(DURABLE, range(1, 6), strict=True))
     assert RunEvent.model_validate(events[0][2]).run_id == "run-1"
     assert events[-1][2]["data"]["result"]["answer"] == "85"
 
 
-@pytest.mark.parametrize("mode", ["wait", "stream"])
-async def test_a_full_queue_of_runners_is_429_and_the_run_is_honestly_failed(mode: str) -> None:
+async def test_tokens_of_a_run_under_way_reach_its_stream() -> None:
     async with front_door() as door:
-        door.runner.errors = [full_house()]
-        answer = await door.client.post("/api/orchestrate", json={**ASK, "mode": mode})
-    assert answer.status_code == 429 and answer.headers["retry-after"] == "2"
-    assert answer.json()["error"]["code"] == "capacity"
-    row = door.store.rows["run-1"]
-    assert row["status"] == "failed" and row["result"]["error"]["code"] == "capacity"
-    assert "rejected queue_full" in door.metrics.counted
+        door.runner.gate = asyncio.Event()
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "stream": True}))
+        await until(lambda: len(door.faults.asked) > 0 and "events" in door.faults.asked)
+        door.runner.gate.set()
+        events = events_of((await call).text)
+    assert [name for name, _, _ in events] == PLAIN
+    assert [seq for _, seq, _ in events] == ["1", "2", "3", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+@pytest.mark.parametrize("refusal", [full_house(), RunnerLost("died"), Conflict("taken already")])
+async def test_a_run_that_no_runner_takes_at_once_queues_and_is_followed(
+    mode: str, refusal: Exception
+) -> None:
+    async with front_door() as door:
+        door.runner.errors = [refusal]
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "mode": mode}))
+        await until(lambda: door.runner.woken == 1)
+        assert (await door.row())["status"] == "queued"
+        assert await door.runner.work_queue() == 1
+        answer = await call
+    assert answer.status_code == 200 and door.metrics.counted == ["queued"]
+    if mode == "stream":
+        assert [name for name, _, _ in events_of(answer.text)] == DURABLE
+    else:
+        assert answer.json()["answer"] == "85"
 
 
 async def test_beyond_the_limit_nothing_is_accepted() -> None:
@@ -76,89 +107,96 @@ async def test_beyond_the_limit_nothing_is_accepted() -> None:
         refused = await door.client.post("/api/orchestrate", json=ASK)
         door.runner.gate.set()
         assert (await first).status_code == 200
-    assert refused.status_code == 429 and len(door.store.rows) == 1
+        assert len(await door.rows()) == 1
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert "rejected runs_full" in door.metrics.counted
 
 
-async def test_a_store_that_is_down_acknowledges_nothing() -> None:
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+@pytest.mark.parametrize(
+    ("fault", "status", "code"), [("down", 503, "store_unavailable"), ("full", 507, "store_full")]
+)
+async def test_a_store_that_takes_nothing_acknowledges_nothing(
+    mode: str, fault: str, status: int, code: str
+) -> None:
     async with front_door() as door:
-        door.store.down = True
-        answer = await door.client.post("/api/orchestrate", json=ASK)
-    assert answer.status_code == 503 and answer.json()["error"]["code"] == "store_unavailable"
-    assert answer.headers["retry-after"] == "1" and door.runner.orders == []
+        door.runner.errors = [STATED[fault]]
+        setattr(door.faults, fault, STATED[fault])
+        answer = await door.client.post("/api/orchestrate", json={**ASK, "mode": mode})
+        assert await door.rows() == []
+    assert answer.status_code == status and answer.json()["error"]["code"] == code
+    assert int(answer.headers["retry-after"]) >= 1 and answer.json()["error"]["retryable"] is True
+    assert "queued" not in door.metrics.counted
 
 
 @pytest.mark.parametrize("mode", ["wait", "stream"])
-@pytest.mark.parametrize("lost_after", [0, 2])
-async def test_a_runner_that_dies_is_replaced_once(mode: str, lost_after: int) -> None:
+async def test_a_runner_that_dies_changes_nothing_for_the_client(mode: str) -> None:
     async with front_door() as door:
-        door.runner.errors, door.runner.lost_after = [RunnerLost("died")], lost_after
-        answer = await door.client.post("/api/orchestrate", json={**ASK, "mode": mode})
-    assert answer.status_code == 200
-    assert [order.attempt for order in door.runner.orders] == [1, 2]
-    assert door.runner.orders[1].deadline_s <= door.runner.orders[0].deadline_s
+        door.runner.errors, door.runner.lost_after = [RunnerLost("died")], 2
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "mode": mode}))
+        await until(lambda: door.runner.left == 1)
+        await door.runner.take_over("run-1")
+        answer = await call
+    assert answer.status_code == 200 and len(door.runner.asked) == 1
     if mode == "stream":
-        ends = [
-            name for name, _, _ in events_of(answer.text) if name.startswith("run.") and name != "run.started"
-        ]
-        assert ends == ["run.completed"]
-
-
-async def test_a_run_whose_runner_dies_twice_fails_with_our_error() -> None:
-    async with front_door() as door:
-        door.runner.errors = [RunnerLost("died"), RunnerLost("died")]
-        whole = await door.client.post("/api/orchestrate", json=ASK)
-        door.runner.errors, door.runner.lost_after = [RunnerLost("died"), RunnerLost("died")], 1
-        streamed = await door.client.post("/api/orchestrate", json={**ASK, "stream": True})
-    assert whole.status_code == 500 and whole.json()["error"]["code"] == "internal"
-    assert door.store.rows["run-1"]["status"] == "failed"
-    name, _, data = events_of(streamed.text)[-1]
-    assert name == "run.failed" and data["data"]["result"]["error"]["code"] == "internal"
+        durable = [(name, int(seq or 0)) for name, seq, _ in events_of(answer.text) if name != "node.token"]
+        assert durable == list(zip(DURABLE, range(1, 6), strict=True))
 
 
 async def test_an_end_that_the_dead_runner_committed_is_told() -> None:
     async with front_door() as door:
-
-        def story(order: RunOrder) -> list[list[RunEvent]]:
-            result = run_result(order, answer="from the store").model_dump(mode="json")
-            door.store.rows[order.run_id].update(status="completed", result=result)
-            return [[run_event(order, 1, "run.started")]]
-
-        door.runner.story, door.runner.errors, door.runner.lost_after = story, [RunnerLost("died")], 1
+        door.runner.errors, door.runner.lost_after = [RunnerLost("died")], 1
+        door.runner.story = lambda order: [run_result(order, answer="from the store")]
         answer = await door.client.post("/api/orchestrate", json=ASK)
-    assert answer.json()["answer"] == "from the store" and len(door.runner.orders) == 1
+    assert answer.json()["answer"] == "from the store" and len(door.runner.asked) == 1
 
 
 async def test_a_run_that_began_and_failed_is_an_answer_that_says_so() -> None:
-    failure = ErrorFact(code="provider_error", message="gone", retryable=True, fault="timeout")
     async with front_door() as door:
-
-        def story(order: RunOrder) -> list[list[RunEvent]]:
-            result = run_result(order, status="failed", answer="", error=failure).model_dump(mode="json")
-            return [[run_event(order, 1, "run.started"), run_event(order, 2, "run.failed", result=result)]]
-
-        door.runner.story = story
+        door.runner.story = failed_story
         answer = await door.client.post("/api/orchestrate", json=ASK)
     body = answer.json()
     assert answer.status_code == 200 and body["status"] == "failed" and body["run_id"] == "run-1"
     assert body["error"]["code"] == "provider_error" and body["error"]["fault"] == "timeout"
 
 
-@pytest.mark.parametrize("error", [ProviderError("x", Fault.REFUSED), KeyError("ours"), CancelledRun("stop")])
-async def test_errors_of_the_runner_end_the_run(error: Exception) -> None:
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+async def test_a_run_that_waits_for_a_human_answers_with_its_question(mode: str) -> None:
+    async with front_door() as door:
+        door.runner.story = waiting_story
+        answer = await door.client.post("/api/orchestrate", json={**ASK, "mode": mode})
+    assert answer.status_code == 200
+    if mode == "stream":
+        name, _, event = events_of(answer.text)[-1]
+        assert name == "run.waiting" and event["data"]["waiting"]["question"] == "Send it?"
+    else:
+        assert answer.json()["status"] == "waiting"
+        assert answer.json()["waiting"]["actions"] == ["approve", "edit", "reject"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(NotFound("no such flow"), 404), (InternalError("bug"), 500), (KeyError("x"), 500)]
+)
+async def test_a_run_that_no_runner_can_run_is_an_error_and_nothing_is_written(
+    error: Exception, status: int
+) -> None:
     async with front_door() as door:
         door.runner.errors = [error]
         answer = await door.client.post("/api/orchestrate", json=ASK)
-    assert answer.status_code == {"KeyError": 500, "CancelledRun": 409}.get(type(error).__name__, 502)
-    assert door.store.rows["run-1"]["status"] in ("failed", "cancelled")
+        assert answer.status_code == status and await door.rows() == []
 
 
-async def test_a_run_that_never_ends_is_given_up_after_its_deadline() -> None:
+async def test_clients_are_told_after_the_deadline_and_nothing_is_written() -> None:
     async with front_door() as door:
         door.runner.gate = asyncio.Event()
-        answer = await door.client.post("/api/orchestrate", json={**ASK, "deadline_s": 0.05})
-    assert answer.status_code == 200 and answer.json()["error"]["param"] == "deadline_s"
-    assert door.store.rows["run-1"]["status"] == "failed"
+        whole = await door.client.post("/api/orchestrate", json={**ASK, "deadline_s": 0.05})
+        streamed = await door.client.post(
+            "/api/orchestrate", json={**ASK, "deadline_s": 0.05, "stream": True}
+        )
+        assert [row["status"] for row in await door.rows()] == ["running", "running"]
+    assert whole.status_code == 504 and whole.json()["error"]["param"] == "deadline_s"
+    name, _, data = events_of(streamed.text)[-1]
+    assert name == "error" and data["error"]["code"] == "budget_exceeded"
 
 
 @pytest.mark.parametrize("mode", ["wait", "stream"])
@@ -172,7 +210,8 @@ async def test_a_client_that_leaves_does_not_stop_its_run(mode: str) -> None:
         assert door.runner.left == 0 and door.dispatch.live == 1
         door.runner.gate.set()
         await until(lambda: door.dispatch.live == 0)
-    assert door.runner.left == 0
+        assert (await door.row())["status"] == "completed"
+    assert door.runner.left == 0 and door.runner.cancelled == []
 
 
 @pytest.mark.parametrize("mode", ["wait", "stream"])
@@ -181,72 +220,90 @@ async def test_unless_it_said_so(mode: str) -> None:
         door.runner.gate = asyncio.Event()
         ask = {**ASK, "mode": mode, "on_disconnect": "cancel"}
         call = asyncio.create_task(door.client.post("/api/orchestrate", json=ask))
-        await until(lambda: len(door.runner.orders) == 1)
+        await until(lambda: "run-1" in door.runner.held)
         call.cancel()
-        await until(lambda: door.runner.left == 1)
         await until(lambda: door.dispatch.live == 0)
+        row = await door.row()
+        assert row["status"] == "cancelled" and row["cancel_requested"] is True
+    # Written first, then told: whoever is not told reads it.
+    assert door.faults.asked.index("cancel") >= 0 and door.runner.cancelled == ["run-1"]
 
 
-async def test_a_run_that_was_left_before_any_runner_had_it_is_cancelled_in_the_store() -> None:
+async def test_a_run_that_was_left_while_it_queued_is_cancelled_in_the_store() -> None:
     async with front_door() as door:
-        door.runner.gate = asyncio.Event()
-
-        def waiting(order: RunOrder) -> list[list[RunEvent]]:
-            return [[], [run_event(order, 1, "run.started")]]
-
-        door.runner.story = waiting
+        door.runner.errors = [full_house()]
         ask = {**ASK, "on_disconnect": "cancel"}
         call = asyncio.create_task(door.client.post("/api/orchestrate", json=ask))
-        await until(lambda: len(door.runner.orders) == 1)
+        await until(lambda: door.runner.woken == 1)
         call.cancel()
-        await until(lambda: door.store.rows["run-1"]["status"] == "cancelled")
+        await until(lambda: door.dispatch.live == 0)
+        assert (await door.row())["status"] == "cancelled"
 
 
-async def test_a_run_is_read_from_the_store() -> None:
+async def test_a_run_that_was_left_before_anybody_accepted_it_is_none() -> None:
     async with front_door() as door:
-        await door.client.post("/api/orchestrate", json=ASK)
-        door.store.rows["run-1"].update(status="completed")
-        found = await door.client.get("/api/runs/run-1")
-        missing = await door.client.get("/api/runs/run-2")
-    assert found.json()["run_id"] == "run-1" and found.json()["flow"] == "challenge"
-    assert missing.status_code == 404 and missing.json()["error"]["param"] == "run_id"
+        stuck = asyncio.Event()
+
+        async def silent(order: RunOrder | str) -> Any:
+            door.runner.asked.append(order)
+            await stuck.wait()
+            yield []
+
+        door.runner.run = silent  # type: ignore[method-assign]
+        ask = {**ASK, "on_disconnect": "cancel"}
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ask))
+        await asked(door)
+        call.cancel()
+        await until(lambda: door.dispatch.live == 0)
+        assert await door.rows() == []
 
 
-async def test_an_end_that_cannot_be_written_is_told_all_the_same() -> None:
-    async with front_door() as door:
+async def test_a_runner_that_keeps_silent_is_not_waited_for_with_accepting() -> None:
+    async with front_door(silence_s=0.02) as door:
+        stuck = asyncio.Event()
 
-        async def broken(*_: object) -> bool:
-            raise StoreError("the disk is full")
+        async def silent(order: RunOrder | str) -> Any:
+            door.runner.asked.append(order)
+            await stuck.wait()
+            yield []
 
-        door.runner.errors = [InternalError("bug")]
-        door.store.finish = broken  # type: ignore[assignment]
-        answer = await door.client.post("/api/orchestrate", json=ASK)
-    assert answer.status_code == 500
+        door.runner.run = silent  # type: ignore[method-assign]
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: door.runner.woken == 1)
+        await door.runner.work_queue()
+        assert (await call).json()["answer"] == "85"
 
 
 async def test_a_run_that_another_runner_has_is_followed_in_the_store() -> None:
     async with front_door() as door:
         door.runner.errors = [Conflict("taken already", param="run_id")]
+        door.runner.story = lambda order: [run_result(order, answer="by the other")]
         call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
-        await until(lambda: len(door.runner.orders) == 1)
-        result = run_result(door.runner.orders[0], answer="by the other").model_dump(mode="json")
-        door.store.rows["run-1"].update(status="completed", result=result)
+        await until(lambda: door.runner.woken == 1)
+        await door.runner.work_queue()
         answer = await call
     assert answer.status_code == 200 and answer.json()["answer"] == "by the other"
-    assert len(door.runner.orders) == 1
+    assert len(door.runner.asked) == 1
 
 
-async def test_a_reader_far_behind_loses_tokens_and_nothing_else() -> None:
-    order = RunOrder(
-        run_id="r", request_id="q", request=RunRequest(prompt="hi", flow_type="linear"), deadline_s=9
-    )
-    live = LiveRun(order, with_reader=True)
-    for _ in range(5000):
-        live.publish([run_event(order, 1, "node.token", "a", text="x")])
-    end = run_result(order).model_dump(mode="json")
-    live.publish(
-        [run_event(order, 2, "node.completed", "a"), run_event(order, 3, "run.completed", result=end)]
-    )
-    live.publish([run_event(order, 4, "run.completed", result=end)])
-    events = [event async for batch in live.events() for event in batch]
-    assert len(events) == 2002 and [event.seq for event in events[-2:]] == [2, 3]
+async def test_a_store_that_is_away_while_a_run_is_followed_is_waited_for() -> None:
+    async with front_door() as door:
+        door.runner.errors = [full_house()]
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: "tail" in door.faults.asked)
+        door.faults.down = STATED["down"]
+        await door.runner.work_queue()
+        seen = len(door.faults.asked)
+        await until(lambda: len(door.faults.asked) > seen)
+        door.faults.down = None
+        assert (await call).json()["answer"] == "85"
+
+
+async def test_a_front_door_that_stops_says_that_the_run_goes_on() -> None:
+    async with front_door() as door:
+        door.runner.gate = asyncio.Event()
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: len(door.runner.orders) == 1)
+        await door.dispatch.aclose()
+        answer = await call
+    assert answer.status_code == 429 and "goes on" in answer.json()["error"]["message"]

@@ -1,0 +1,82 @@
+"""A run in full: its row, what its events tell, and the states it can be forked from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from actors.stores.store import RunStore
+from registries.contracts.errors import NotFound
+from registries.contracts.generation import Usage
+from registries.contracts.runs import NodeResult, RunEvent, RunResult
+
+PAGE = 500
+_FROM_RESULT = {
+    "answer",
+    "nodes",
+    "usage",
+    "timings",
+    "improvement",
+    "artifact",
+    "error",
+    "rounds",
+    "notices",
+}
+_NODE_ENDS = frozenset({"node.completed", "node.failed"})
+
+
+async def stored_run(store: RunStore, run_id: str, tenant: str) -> dict[str, Any]:
+    """The run's row (see Store.get). Raises NotFound, StoreError."""
+    row = await store.get(run_id, tenant)
+    if row is None:
+        raise NotFound(f"unknown run {run_id!r}", param="run_id")
+    return row
+
+
+async def all_events(store: RunStore, run_id: str, tenant: str) -> list[RunEvent]:
+    """Every durable event of the run."""
+    found: list[RunEvent] = []
+    while True:
+        page = await store.events(run_id, tenant, found[-1].seq if found else 0, PAGE)
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def run_detail(row: Mapping[str, Any], events: Sequence[RunEvent], with_log: bool) -> dict[str, Any]:
+    """The detail as JSON values: by the result where the run ended, else by what was committed so far."""
+    if row["result"] is not None:
+        result = RunResult.model_validate(row["result"])
+    else:
+        result = _result_so_far(row, events)
+    facts = result.model_dump(mode="json", include=_FROM_RESULT)
+    detail = {**row, **facts, "cost_usd": result.usage.cost}
+    if with_log:
+        detail["execution_log"] = [event.model_dump(mode="json") for event in events]
+    return detail
+
+
+def _result_so_far(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResult:
+    """A repeated visit counts with its last end."""
+    nodes: dict[tuple[str, int], NodeResult] = {}
+    for event in events:
+        if event.type not in _NODE_ENDS:
+            continue
+        try:
+            ended = NodeResult.model_validate(event.data)
+        except pydantic.ValidationError:
+            # Written by another version of the runtime; the log has it as it is.
+            continue
+        nodes[ended.id, ended.visit] = ended
+    found = tuple(nodes.values())
+    return RunResult(
+        run_id=row["run_id"],
+        flow=row["flow"],
+        flow_version=row["flow_version"],
+        status=row["status"],
+        nodes=found,
+        usage=sum((node.usage for node in found), Usage()),
+        rounds=sum(event.type == "round.started" for event in events),
+    )

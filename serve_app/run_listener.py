@@ -1,0 +1,137 @@
+"""Listens to one run that clients wait for: to its runner while that tells something, else to the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import cast
+
+import structlog
+
+from actors.stores.records import NewRun
+from actors.stores.store import RunStore
+from registries.contracts.errors import BudgetError, CapacityError, Conflict, ParleyError, StoreError
+from registries.contracts.runs import RunEvent
+from serve_app.errors import as_parley_error
+from serve_app.event_tail import EventTail
+from serve_app.live_run import LiveRun
+from serve_app.run_ports import RunMetrics, Runner, RunnerLost
+from serve_app.run_topic import RunTopic
+
+DEADLINE_GRACE_S = 5.0
+"""How long after a run's deadline its end may take to be written before clients are told here."""
+SILENCE_S = 1.0
+"""A run that no runner has begun by then is accepted here, so that it is safe whatever becomes of us."""
+_QUEUES = (RunnerLost, CapacityError, Conflict, StoreError)
+"""Answers of a runner after which the run goes on, or begins, somewhere else."""
+
+
+class RunListener:
+    """What a runner's death or refusal means for the client: nothing, the run is followed in the store.
+
+    ``on_queued`` is called when a run was left to the queue.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        runner: Runner,
+        tail: EventTail,
+        metrics: RunMetrics,
+        on_queued: Callable[[], None],
+        grace_s: float = DEADLINE_GRACE_S,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._tail = tail
+        self._metrics = metrics
+        self._on_queued = on_queued
+        self._grace_s = grace_s
+        self._silence_s = silence_s
+        self._log = structlog.get_logger("serve_app.runs")
+
+    async def listen(self, live: LiveRun, asked: NewRun | str | None, seq: int) -> None:
+        """Until the run is settled, or will not be for us; never raises but for cancellation.
+
+        ``asked`` is what a runner is to begin: a run's id, or a run that nobody has accepted yet; None only
+        follows. ``seq`` is the last event that is known.
+        """
+        structlog.contextvars.bind_contextvars(run_id=live.run_id)
+        try:
+            with self._tail.topic(live.run_id) as topic:
+                topic.begin(seq)
+                topic.listeners.add(live.hear)
+                try:
+                    async with asyncio.timeout(live.deadline_s + self._grace_s):
+                        if asked is not None:
+                            await self._stream(live, topic, asked)
+                        self._tail.follow(topic, seq)
+                        await live.settled()
+                finally:
+                    topic.listeners.discard(live.hear)
+        except TimeoutError:
+            # Nothing is written: the deadline is the runners' and the store's to enforce.
+            live.fail(BudgetError(f"the run did not end within {live.deadline_s:g} s", param="deadline_s"))
+        except asyncio.CancelledError:
+            live.fail(CapacityError("this front door is stopping; the run goes on", retry_after_s=1.0))
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes an error of our tree
+            known = as_parley_error(error)
+            if known is not error:
+                self._log.exception("run_dispatch_failed")
+            live.fail(known)
+
+    async def _stream(self, live: LiveRun, topic: RunTopic, asked: NewRun | str) -> None:
+        """Fan out what a runner tells, until it tells no more. The run is accepted when this returns."""
+        if isinstance(asked, str):
+            await self._told(topic, self._runner.run(asked), raises=False)
+        else:
+            late = asyncio.create_task(self._accept_when_silent(asked, topic))
+            try:
+                told = await self._told(topic, self._runner.run(asked.order), raises=True)
+            finally:
+                late.cancel()
+                await asyncio.wait({late})
+            if not told:
+                await self._accept(asked)
+            self._metrics.record_run_queued()
+        if not live.is_settled:
+            self._on_queued()
+
+    async def _told(self, topic: RunTopic, batches: AsyncIterator[Sequence[RunEvent]], raises: bool) -> bool:
+        """Whether the runner told anything; ``raises`` its refusal of a run that cannot run."""
+        told = False
+        try:
+            async with aclosing(cast("AsyncGenerator[Sequence[RunEvent], None]", batches)) as source:
+                async for batch in source:
+                    told = topic.fed = True
+                    topic.publish(batch)
+        except _QUEUES as reason:
+            self._log.info("run_not_streamed", kind=type(reason).__name__, reason=str(reason))
+        except ParleyError as error:
+            if raises and not told:
+                raise
+            self._log.warning("run_not_streamed", kind=type(error).__name__, reason=error.message)
+        finally:
+            topic.fed = False
+        return told
+
+    async def _accept_when_silent(self, new: NewRun, topic: RunTopic) -> None:
+        await asyncio.sleep(self._silence_s)
+        while not topic.fed:
+            try:
+                await self._accept(new)
+                self._on_queued()
+                self._tail.follow(topic, 0)
+                return
+            except StoreError:
+                await asyncio.sleep(self._silence_s)
+
+    async def _accept(self, new: NewRun) -> None:
+        try:
+            await self._store.accept(new)
+        except Conflict:
+            # The runner that we lost had accepted it.
+            self._log.info("run_accepted_before")
