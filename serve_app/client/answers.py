@@ -50,8 +50,13 @@ def run_event(data: Any) -> RunEvent:
     return known.model_copy(update={"type": str(data.get("type"))})
 
 
+def _none_is_empty(value: Any) -> Any:
+    return () if value is None else value
+
+
 # A validator's own InternalError passes through pydantic as it is.
 _AnyEvent = Annotated[RunEvent, BeforeValidator(run_event)]
+_Asked = BeforeValidator(_none_is_empty)
 
 
 class _Answer(BaseModel):
@@ -92,6 +97,7 @@ class RunSummary(RunState):
     flow: str = ""
     flow_version: str = ""
     created_at: float | None = None
+    parent: str | None = None
     links: dict[str, str] = {}
 
 
@@ -101,11 +107,13 @@ class RunRow(RunSummary):
     priority: int = 0
     user: str = ""
     conversation_id: str | None = None
-    parent: str | None = None
     attempts: int = 0
+    deaths: int = 0
     started_at: float | None = None
     finished_at: float | None = None
+    deadline_at: float | None = None
     last_seq: int = 0
+    waiting: Waiting | None = None
     prompt: str = ""
     answer: str | None = None
     usage: Usage | None = None
@@ -129,8 +137,8 @@ class RunPage(_Answer):
 class CheckpointFact(_Answer):
     """A step that a fork can begin from. ``next`` are the nodes that would run."""
 
-    id: str
-    parent: str | None = None
+    checkpoint_id: str
+    parent_id: str | None = None
     step: int | None = None
     next: tuple[str, ...] = ()
 
@@ -151,8 +159,6 @@ class RunDetail(RunRow):
     """
 
     request_id: str = ""
-    deaths: int = 0
-    deadline_at: float | None = None
     cancel_requested: bool = False
     request: dict[str, Any] = {}
     result: RunResult | None = None
@@ -160,11 +166,10 @@ class RunDetail(RunRow):
     timings: RunTimings | None = None
     improvement: Improvement | None = None
     artifact: str | None = None
-    waiting: Waiting | None = None
     cost_usd: float | None = None
-    execution_log: tuple[_AnyEvent, ...] = ()
+    execution_log: Annotated[tuple[_AnyEvent, ...], _Asked] = ()
     state: dict[str, Any] | None = None
-    checkpoints: tuple[CheckpointFact, ...] = ()
+    checkpoints: Annotated[tuple[CheckpointFact, ...], _Asked] = ()
     feedback: tuple[GivenFeedback, ...] = ()
 
     @property

@@ -41,6 +41,10 @@ class StreamCut(NotRunning):
     """A stream had begun and broke, or ended without its last event."""
 
 
+class StreamEnded(StreamCut):
+    """A stream ended in good order between two events; whether it was over, its last event must say."""
+
+
 def error_from_answer(status: int, headers: Mapping[str, str], body: bytes) -> ParleyError:
     """The error of a response. ``context`` has status, code and request_id; ``retry_after_s`` seconds.
 

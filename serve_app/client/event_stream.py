@@ -28,6 +28,11 @@ class EventStreamParser:
     _id: str | None = None
     _data: list[str] = field(default_factory=list)
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of a further event has come yet."""
+        return not self._open and not self._data
+
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
         """The events that this piece completes."""
         *lines, self._open = (self._open + piece).split(b"\n")

@@ -9,7 +9,7 @@ from typing import Literal
 from registries.contracts.errors import CapacityError, ParleyError, StoreError
 from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
 from serve_app.client import requests
-from serve_app.client.api_errors import NotRunning, StreamCut
+from serve_app.client.api_errors import NotRunning, StreamCut, StreamEnded
 from serve_app.client.call import StreamCall
 from serve_app.client.retries import Retries, is_transient
 
@@ -41,13 +41,16 @@ class Following:
         self.ended = False
         self._retries, self._run_id, self._after, self._until = retries, run_id, after, until
         self._order, self._clock = order, clock
-        self._waits = self._at_order = False
+        self._rests = self._at_order = False
+        self._resting = TERMINAL_EVENTS | ({"run.waiting"} if until == "waiting" else frozenset())
         self._failed = 0
+        self._attached_after = -1
         self._attached_at = self._good_at = clock()
 
     def call(self) -> StreamCall[RunEvent]:
         """What to ask for now."""
         self._attached_at = self._clock()
+        self._attached_after = self._after
         self._at_order = self._run_id is None
         if self._run_id is None:
             assert self._order is not None
@@ -58,24 +61,29 @@ class Following:
         """Whether to hand this event on. Raises StreamCut when there are some missing before it."""
         self._run_id = event.run_id
         if event.type == "node.token":
+            self._attached_after = -1
             return True
         if event.seq <= self._after:
             return False
         if event.seq != self._after + 1:
-            self._waits = False
             raise StreamCut(f"event {event.seq} of run {event.run_id} came after event {self._after}")
         self._after, self._failed, self._good_at = event.seq, 0, self._clock()
-        self._waits = event.type == "run.waiting"
-        # What a new run tells on its first connection is live; a later one may read of an old pause, and
-        # only the server knows whether that is still so: it closes the stream then.
-        paused_now = self._waits and self._until == "waiting" and self._at_order
-        self.ended = event.type in TERMINAL_EVENTS or paused_now
+        self._rests = event.type in self._resting
+        # What a new run tells on its first connection is live. A later one reads a history, which may hold
+        # an end before a restart: there the server closes the stream when nothing comes after it.
+        self.ended = self._rests and self._at_order
         return True
+
+    @property
+    def _had_all(self) -> bool:
+        """Whether this connection brought nothing new, and soon."""
+        in_no_time = self._clock() - self._attached_at < GOOD_CONNECTION_S
+        return in_no_time and self._attached_after == self._after > 0
 
     def wait_after(self, error: ParleyError) -> float:
         """Seconds until the next try; raises the error when it is final or patience has run out."""
-        if self._waits and self._until == "waiting" and isinstance(error, StreamCut):
-            # The server closes here; whether it did, or the connection broke, is the same to the reader.
+        # Ended in good order after an end, or at once for a reader who had seen that already.
+        if isinstance(error, StreamEnded) and (self._rests or self._had_all):
             self.ended = True
             return 0.0
         now = self._clock()

@@ -17,6 +17,7 @@ from serve_app.client.api_errors import (
     AnswerLate,
     NotRunning,
     StreamCut,
+    StreamEnded,
     error_from_answer,
     error_from_fact,
 )
@@ -179,4 +180,5 @@ class StreamReader(Generic[T]):
     def close(self) -> None:
         """The bytes are over: a stream that ended without its last event is never a success."""
         if not self.ended:
-            raise StreamCut("the stream was cut off before its end; the run may go on at the runtime")
+            kind = StreamEnded if self._parser.is_between_events else StreamCut
+            raise kind("the stream was cut off before its end; the run may go on at the runtime")

@@ -21,7 +21,7 @@ HERE = Connection("http://parley", "key")
 AT_ONCE = Retries(base_s=0)
 ASK = RunRequest(prompt="x", flow_type="linear")
 troubles = st.lists(st.tuples(st.sampled_from(get_args(Trouble)), st.floats(0, 1)), max_size=8)
-stories = st.builds(story, st.lists(st.integers(0, 3), max_size=4), waits=st.booleans())
+stories = st.builds(story, st.lists(st.integers(0, 3), max_size=4), waits=st.booleans(), fails=st.booleans())
 Read = Callable[[TornNetwork, str, int], list[RunEvent]]
 
 
@@ -76,7 +76,7 @@ def test_a_streamed_run_outlives_its_connections(
 
 @both
 def test_it_is_cut_at_every_byte_once(read: Read) -> None:
-    told = story([2, 1], waits=True)
+    told = story([2, 1], waits=True, fails=True)
     for share in range(101):
         network = TornNetwork(told, [("torn", share / 100), ("ended", share / 200)])
         seen = [e for e in read(network, "events", 0) if e.type != "node.token"]
@@ -140,16 +140,24 @@ def test_events_that_stay_away_end_in_an_error_and_never_in_a_gap() -> None:
 
 @both
 def test_it_ends_where_the_run_waits_if_that_is_asked(read: Read) -> None:
-    network = TornNetwork(story([1], waits=True), pauses_at_waiting=True)
+    paused = story([1], waits=True)[:-2]
+    network = TornNetwork(paused)
     assert [e.type for e in read(network, "stream_run", 0)][-1] == "run.waiting"
     assert len(network.asked) == 1
     network.asked.clear()
     with Client(connection=HERE, transport=network.transport(), retries=AT_ONCE) as client:
         assert [e.type for e in client.events("run-1", until="waiting")][-1] == "run.waiting"
-    assert len(network.asked) == 1
+        assert len(network.asked) == 1
+        assert list(client.events("run-1", after=5, until="waiting")) == [], "it waits already"
     past = TornNetwork(story([1], waits=True))
     with Client(connection=HERE, transport=past.transport(), retries=AT_ONCE) as client:
         assert [e.type for e in client.events("run-1", until="waiting")][-1] == "run.completed"
+
+
+@both
+def test_nothing_comes_after_an_end_that_was_seen(read: Read) -> None:
+    network = TornNetwork(story([1]))
+    assert read(network, "events", len(network.durable)) == [] and len(network.asked) == 1
 
 
 def test_whoever_watches_is_told_of_a_new_connection() -> None:

@@ -27,7 +27,7 @@ DETAIL: dict[str, Any] = {
     "result": {**RUN, "newer": 1},
     "nodes": [{**RUN["nodes"][0], "newer": {"deep": 1}}],
     "execution_log": [event("run.queued"), event("run.paused", seq=2)],
-    "checkpoints": [{"id": "c1", "parent": None, "step": 1, "next": ["refiner"]}],
+    "checkpoints": [{"checkpoint_id": "c1", "parent_id": None, "step": 1, "next": ["refiner"]}],
     "feedback": [{"user": "admin", "rating": 1, "comment": None, "created_at": 4.0}],
     "cost_usd": 0.0015,
     "newer": True,
@@ -153,7 +153,10 @@ def test_a_detail_has_types_and_survives_newer_runtimes() -> None:
     assert detail.outcome.answer == "85" and detail.duration_s == 1.5 and detail.ended
     assert detail.nodes[0].model_resolved == "nano-m" and detail.checkpoints[0].next == ("refiner",)
     assert [e.type for e in detail.execution_log[:1]] == ["run.queued"]
-    under_way = tolerant(RunDetail, {"run_id": "r", "status": "running", "answer": None})
+    under_way = tolerant(
+        RunDetail,
+        {"run_id": "r", "status": "running", "answer": None, "checkpoints": None, "execution_log": None},
+    )
     assert under_way.outcome.status == "running" and under_way.duration_s is None and not under_way.ended
     assert run_event(event("run.paused", seq=7)).type == "run.paused"  # type: ignore[comparison-overlap]
     with pytest.raises(InternalError, match="no RunDetail"):

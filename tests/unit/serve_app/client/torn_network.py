@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import httpx
 
-from registries.contracts.runs import RunEvent
+from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
 
+RESTING = TERMINAL_EVENTS | {"run.waiting"}
 Trouble = Literal["torn", "ended", "refused", "silent", "restarting", "full", "repeated", "gap"]
 
 
@@ -26,7 +27,6 @@ class TornNetwork:
     story: Sequence[RunEvent]
     plan: Sequence[tuple[Trouble, float]] = ()
     asked: list[tuple[str, str, int | None, str | None]] = field(default_factory=list)
-    pauses_at_waiting: bool = False
 
     @property
     def durable(self) -> list[RunEvent]:
@@ -53,18 +53,20 @@ class TornNetwork:
             return httpx.Response(429, json={"error": {"code": "capacity", "message": "full"}})
         events = self._told(after if trouble != "repeated" else 0, skip=trouble == "gap")
         whole = b": keep-alive\n\n" + b"".join(frame(event) for event in events)
-        cut = trouble in ("torn", "ended")
-        body = whole[: int(len(whole) * share)] if cut else whole
+        body = whole
+        if trouble in ("torn", "ended"):
+            body = whole[: int(len(whole) * share)]
+            # A regular end right after an end, or before anything came, says "over": no bad luck looks so.
+            ends = [frame(e) for e in events if e.type in RESTING and e is not self.story[-1]]
+            if trouble == "ended" and (b"event:" not in body or any(body.endswith(end) for end in ends)):
+                body = body[:-1] or whole[:1]
         return httpx.Response(200, stream=Bytes(body, torn=trouble == "torn"))
 
     def _told(self, after: int, skip: bool) -> list[RunEvent]:
         told = [e for e in self.story if e.seq > after or (e.type == "node.token" and e.seq >= after > 0)]
         if skip:
-            first = next((e for e in told if e.type != "node.token"), None)
+            first = next((e for e in told if e.type != "node.token" and e is not self.story[-1]), None)
             told = [e for e in told if e is not first]
-        if self.pauses_at_waiting:
-            pause = next((at for at, e in enumerate(told) if e.type == "run.waiting"), len(told))
-            told = told[: pause + 1]
         return told
 
 
@@ -90,8 +92,10 @@ def frame(event: RunEvent) -> bytes:
     return f"event: {event.type}\nid: {event.seq}\ndata: {data}\n\n".encode()
 
 
-def story(nodes: Sequence[int], end: str = "run.completed", waits: bool = False) -> list[RunEvent]:
-    """A run whose nodes say so many tokens."""
+def story(
+    nodes: Sequence[int], end: str = "run.completed", waits: bool = False, fails: bool = False
+) -> list[RunEvent]:
+    """A run whose nodes say so many tokens; one ``fails`` and is restarted, one ``waits`` and is resumed."""
     seq, told = 0, []
 
     def tell(type_: str, node: str | None = None, **data: Any) -> None:
@@ -110,5 +114,8 @@ def story(nodes: Sequence[int], end: str = "run.completed", waits: bool = False)
     if waits:
         tell("run.waiting", "gate")
         tell("run.resumed", "gate")
+    if fails:
+        tell("run.failed")
+        tell("run.restarted")
     tell(end)
     return told
