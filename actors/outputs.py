@@ -12,6 +12,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError, ValidationError
 from registries.contracts.runs import RunRequest, RunResult
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -36,10 +37,7 @@ def artifact_path(root: Path, flow: str, execution_id: str) -> Path:
     for field, name in (("flow", flow_name), ("execution_id", execution_id)):
         if not SAFE.match(name) or ".." in name:
             raise ValidationError(f"{field} {name!r} must match {SAFE.pattern}", param=field)
-    path = root / f"{flow_name}_flows" / f"{execution_id}.json"
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValidationError(f"{path} is outside {root}", param="outputs_dir")
-    return path
+    return root / f"{flow_name}_flows" / f"{execution_id}.json"
 
 
 def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
@@ -51,15 +49,22 @@ def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
     body = Artifact.model_construct(
         **{**result.__dict__, "artifact": str(path)}, execution_id=result.run_id, request=request
     ).model_dump_json(indent=2)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Strings and plain calls: pathlib's objects and its resolving took most of the time of a small file.
+    target, folder = str(path), str(path.parent)
+    if os.path.islink(folder):
+        raise ValidationError(f"{folder} is a link, which may lead outside {root}", param="outputs_dir")
+    temporary = f"{folder}/.{path.name}.{secrets.token_hex(4)}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(body)
-        os.replace(temporary, path)
+        try:
+            descriptor = os.open(temporary, _NEW_FILE, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            descriptor = os.open(temporary, _NEW_FILE, 0o600)
+        with open(descriptor, "wb", buffering=0) as file:
+            file.write(body.encode())
+        os.replace(temporary, target)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         raise StoreError(f"the result cannot be written to {path}: {error}", param="outputs_dir") from error
     return path

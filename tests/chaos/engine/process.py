@@ -32,6 +32,7 @@ from flows.builder import FlowGraphs
 from flows.node_context import NodePorts
 from flows.nodes import run_payload
 from flows.ports import EventSink
+from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
 from registries.contracts.runs import NodeResult, RunResult
@@ -166,10 +167,10 @@ class JournalledModels:
 class InlinePlacement:
     """Experts in this process: placement by tasks is Ray's, and tested with Ray."""
 
-    def __init__(self, events: EventSink, models: JournalledModels) -> None:
+    def __init__(self, events: EventSink, models: JournalledModels, catalog: Catalog) -> None:
         self._events = events
         self._models = models
-        self._catalog = load_catalog()
+        self._catalog = catalog
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
         ports = NodePorts(
@@ -197,7 +198,7 @@ async def run_engine(spec: EngineSpec) -> None:
         store=store,
         graphs=FlowGraphs(catalog),
         metrics=metrics,
-        placement=lambda events: InlinePlacement(events, models),
+        placement=lambda events: InlinePlacement(events, models, catalog),
         resources=GpuResources(6.0),
         outputs_root=Path(config.home) / "outputs",
         linger_s=lambda: 0.02,
