@@ -67,7 +67,7 @@ class FlowRunner:
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
         experts = ExpertPool(config, self._helpers, telemetry.metrics)
-        self._store = await open_store(config)
+        self._store = await open_store(config, "runner")
         parts = RunParts(
             generator=TracedGenerator(self._gateway),
             store=self._store,

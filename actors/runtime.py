@@ -25,6 +25,7 @@ from actors.gateway.state_actor import ensure_gateway_state
 from actors.model_replica import build_model_app, model_app_name, placement_problem
 from actors.ray_flags import NAMESPACE
 from actors.readiness import Part, cause_of, readiness_facts
+from actors.stores.connection_check import check_connections
 from actors.stores.open_store import open_store
 from actors.telemetry.logs import configure_logging
 from flows.validation import check_flows
@@ -55,6 +56,7 @@ def deploy(config: RuntimeConfig, application: serve.Application, address: str |
         ray.init(
             address=address or os.environ.get("RAY_ADDRESS", "auto"), namespace=NAMESPACE, log_to_driver=False
         )
+    asyncio.run(check_connections(config, sum(node["Alive"] for node in ray.nodes())))
     _start_serve(config)
     ensure_gateway_state(config)
     if APP_NAME not in serve.status().applications:

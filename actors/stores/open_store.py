@@ -31,7 +31,12 @@ async def _open_postgres(url: str, config: RuntimeConfig, role: Role) -> Store:
             param="store_url",
         ) from None
     share = connection_share(config, role)
-    return SqlStore(await PostgresDatabase.open(url, share, f"parley-{config.instance}"))
+    return SqlStore(await PostgresDatabase.open(url, share, postgres_name(config)))
+
+
+def postgres_name(config: RuntimeConfig) -> str:
+    """What this runtime's connections are called in pg_stat_activity; all others are somebody else's."""
+    return f"parley-{config.instance}"
 
 
 def parse_sqlite_url(url: str) -> SqliteFile:

@@ -13,6 +13,7 @@ from actors.stores.postgres_errors import our_error
 from actors.stores.postgres_persistence import persist
 from actors.stores.postgres_pool import PostgresPool
 from actors.stores.postgres_transaction import WRITE, WorkFailed, transact
+from registries.contracts.errors import StoreError
 
 T = TypeVar("T")
 
@@ -23,10 +24,13 @@ class PostgresTransactor:
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
         self._connection: PostgresConnection | None = None
+        self._closed = False
 
     def run(self, work: Work[T]) -> T:
         """See Transactor."""
         shown = self._pool.address.shown
+        if self._closed:
+            raise StoreError(f"the store {shown} is closed")
         try:
             return persist(lambda: transact(self._connected(), [work], WRITE), shown)[0]
         except WorkFailed as failed:
@@ -35,6 +39,10 @@ class PostgresTransactor:
 
     def close(self) -> None:
         """See Transactor."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(psycopg.Error):
@@ -43,6 +51,6 @@ class PostgresTransactor:
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is not None and is_alive(self._connection):
             return self._connection
-        self.close()
+        self._let_go()
         self._connection = self._pool.connect()
         return self._connection

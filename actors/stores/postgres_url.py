@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from registries.contracts.errors import ValidationError
 
@@ -41,7 +41,7 @@ def parse_postgres_url(url: str) -> PostgresAddress:
     if len(schemas) > 1 or not all(_SCHEMA.fullmatch(name) for name in schemas):
         raise _refusal("has a schema that is no single plain name")
     rest = "&".join(option for option in options if option not in ours)
-    address = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+    address = f"postgresql://{parts.netloc}{parts.path}{'?' + rest if rest else ''}"
     shown = f"{database or 'the default database'} at {host or 'the local socket'}{port}"
     return PostgresAddress(address, schemas[0] if schemas else None, shown)
 

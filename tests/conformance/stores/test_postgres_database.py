@@ -119,7 +119,8 @@ async def test_two_that_lock_each_other_out_both_get_through(postgres_url: str) 
     def crossing(first: str, second: str) -> Work[None]:
         def work(tx: Transaction) -> None:
             for job in (first, second):
-                tx.execute("UPDATE turns SET taken_at = taken_at + 1 WHERE job = ?", (job,)).rowcount
+                sql = "UPDATE turns SET taken_at = taken_at + 1 WHERE job = ?"
+                assert tx.execute(sql, (job,)).rowcount == 1
                 time.sleep(0.05)
 
         return work
