@@ -71,11 +71,10 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Write what one task made; committed when this returns, so that the task never runs again."""
-        rows = self._codec.write_rows(config, writes, task_id, task_path)
         if task_path.endswith(_INPUT_TASK):
-            self._writer.defer((), rows)
-        else:
-            await self._writer.keep((), rows)
+            # Run again from the input when it is lost; the checkpoint after it goes with the next commit.
+            return
+        await self._writer.keep((), self._codec.write_rows(config, writes, task_id, task_path))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that ``config`` names, or the newest one of its thread and namespace."""
