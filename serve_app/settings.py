@@ -12,7 +12,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from registries.contracts.config import BreakerConfig, RuntimeConfig
+from registries.contracts.config import BackupConfig, BreakerConfig, RuntimeConfig
 from registries.contracts.errors import ValidationError
 from serve_app.configured_model import configured_model
 from serve_app.variables import VARIABLES, NotAllowed, Variable
@@ -64,6 +64,10 @@ class Settings:
     catalog_dirs: tuple[str, ...] | None
     outputs_dir: str | None
     store_url: str | None = field(repr=False)
+    pool_min: int
+    pool_max: int
+    backup_every_h: int
+    backup_keep: int
     redis_url: str | None = field(repr=False)
     deadline_s: float
     max_body_bytes: int
@@ -104,6 +108,9 @@ class Settings:
             "catalog_dirs": self.catalog_dirs or (),
             "outputs_dir": self.outputs_dir or str(Path(self.home) / "outputs"),
             "store_url": self.store_url or "",
+            "pool_min": self.pool_min,
+            "pool_max": self.pool_max,
+            "backup": BackupConfig(every_h=self.backup_every_h, keep=self.backup_keep),
             "redis_url": self.redis_url or "",
             "max_body_bytes": self.max_body_bytes,
             "runner_max_replicas": self.max_runners,
@@ -178,6 +185,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values.get("model_url") and not values.get("model"):
         problems.append(
             "PARLEY_MODEL_URL needs PARLEY_MODEL. Allowed: the name of a model that the endpoint serves"
+        )
+    pool_min, pool_max = values.get("pool_min"), values.get("pool_max")
+    if pool_min is not None and pool_max is not None and pool_min > pool_max:
+        problems.append(
+            f"PARLEY_POOL_MIN={pool_min} is more than PARLEY_POOL_MAX. Allowed: {pool_max} at most"
         )
     http, dashboard = values.get("http_port"), values.get("dashboard_port")
     if http is not None and http == dashboard:

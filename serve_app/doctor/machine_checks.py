@@ -15,6 +15,7 @@ from typing import Literal
 
 import psutil
 
+from serve_app.doctor.database import database_problem
 from serve_app.doctor.model_servers import find_model_servers, suggestion
 from serve_app.doctor.redis_server import hot_tier_problem, shown
 from serve_app.lifecycle.find_runtime import find_runtime
@@ -57,6 +58,8 @@ def machine_checks(settings: Settings, home: RuntimeHome) -> Iterator[Check]:
         yield hot_tier_check(hot_tier_problem(settings.redis_url), shown(settings.redis_url))
     else:
         yield redis_check(is_free(_REDIS_PORT))
+    if (settings.store_url or "").startswith("postgres"):
+        yield database_check(database_problem(settings.store_url or ""))
     yield home_check(home.path)
     for server in find_model_servers(exclude_ports=frozenset({settings.http_port})):
         yield Check("model server", "note", suggestion(server))
@@ -202,6 +205,14 @@ def hot_tier_check(problem: str | None, where: str) -> Check:
     return Check(
         "Redis", "note", f"{problem}; readers ask the database meanwhile", "PARLEY_REDIS_URL needs Redis 7.0"
     )
+
+
+def database_check(problem: str | None) -> Check:
+    """The configured PostgreSQL: without it nothing can be accepted."""
+    if problem is None:
+        return Check("PostgreSQL", "ok", "answers")
+    advice = "PARLEY_STORE_URL, with the extra parley-runtime[postgres]; empty for SQLite in PARLEY_HOME"
+    return Check("PostgreSQL", "missing", problem, advice)
 
 
 def home_check(path: Path) -> Check:

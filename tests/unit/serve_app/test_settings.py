@@ -55,6 +55,24 @@ def test_a_wrong_secret_is_named_and_never_shown(name: str) -> None:
     assert "secret\u2028" not in message and "sk-very" not in message
 
 
+def test_pools_and_backups_reach_the_configuration() -> None:
+    config = load(
+        PARLEY_POOL_MIN="3", PARLEY_POOL_MAX="40", PARLEY_BACKUP_EVERY_H="24", PARLEY_BACKUP_KEEP="2"
+    ).runtime_config()
+    assert (config.pool_min, config.pool_max) == (3, 40)
+    assert (config.backup.every_h, config.backup.keep) == (24.0, 2)
+    assert load().runtime_config().backup.every_h == 0
+    assert "PARLEY_POOL_MIN=30 is more than PARLEY_POOL_MAX" in refusal(PARLEY_POOL_MIN="30")
+    assert "PARLEY_BACKUP_EVERY_H" in refusal(PARLEY_BACKUP_EVERY_H="-1")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:pw@db/runs?schema=a", "postgres://db/runs", "sqlite:///x.db"]
+)
+def test_stores_that_there_are(url: str) -> None:
+    assert load(PARLEY_STORE_URL=url).runtime_config().store_url == url
+
+
 def test_secrets_are_in_no_repr() -> None:
     key = "sk-0123456789abcdef-canary"
     settings = load(OPENAI_API_KEY=key, PARLEY_API_KEY=key, MISTRAL_API_KEY=key, PARLEY_MODEL_API_KEY=key)
