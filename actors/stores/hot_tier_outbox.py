@@ -104,8 +104,7 @@ class HotTierOutbox:
             run = news.setdefault(entry.run_id, RunNews())
             run.entries.append((entry.seq, entry.is_token, entry.json))
         for run in news.values():
-            # Stable: tokens of one seq keep their order.
-            run.entries.sort(key=lambda item: item[:2])
+            run.entries = _in_order(run.entries)
         for run_id, state in self._states.items():
             run = news.setdefault(run_id, RunNews())
             run.state, run.ended = state, self._ended.get(run_id, False)
@@ -129,3 +128,10 @@ class HotTierOutbox:
             del self._states[oldest]
             self._ended.pop(oldest, None)
             self.dropped += 1
+
+
+def _in_order(entries: list[tuple[int, bool, str]]) -> list[tuple[int, bool, str]]:
+    # Stable: tokens of one seq keep their order. A run that is filled again brings some events twice.
+    ordered = sorted(entries, key=lambda entry: entry[:2])
+    pairs = zip([None, *ordered], ordered, strict=False)
+    return [entry for last, entry in pairs if entry[1] or last is None or last[:2] != entry[:2]]

@@ -53,10 +53,12 @@ class MirroredStore:
     what follows without a gap (it is there only because it was committed) and asks the database for every
     run of which the mirror shows nothing new. ``get``, ``list`` and ``events`` are always the database's: a
     mirror cannot know that it lacks nothing, and to ask the database that costs as much as the answer.
+    Made on the event loop that it is used on.
     """
 
     def __init__(self, database: Store, url: str, instance: str) -> None:
         self._database = database
+        self._loop = asyncio.get_running_loop()
         self._held: dict[str, _Held] = {}
         self._lost: set[str] = set()
         self._reload = asyncio.Event()
@@ -101,7 +103,7 @@ class MirroredStore:
 
     def open_renewer(self) -> LeaseRenewer:
         """See RunStore; what it renews is renewed in Redis too."""
-        return _TouchingRenewer(self._database.open_renewer(), self.touch, asyncio.get_running_loop())
+        return _TouchingRenewer(self._database.open_renewer(), self.touch, self._loop)
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
         """See RunStore."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from actors.stores.connection_share import Role, connection_share
+from actors.stores.open_hot_tier import with_hot_tier
 from actors.stores.sql_store import SqlStore
 from actors.stores.sqlite_connection import SqliteFile
 from actors.stores.sqlite_database import SqliteDatabase
@@ -72,6 +73,8 @@ def store_url(config: RuntimeConfig) -> str:
 async def open_store(config: RuntimeConfig, role: Role = "tool") -> Store:
     """Open the runtime's store, its schema brought up to date. ``role``: which process of a node this is.
 
+    With ``config.redis_url`` active runs are mirrored to Redis; see live_events.live_events for its readers.
+
     Raises ValidationError for a scheme that no backend has, StoreError when the database cannot be opened.
     """
     url = store_url(config)
@@ -79,4 +82,4 @@ async def open_store(config: RuntimeConfig, role: Role = "tool") -> Store:
     if scheme not in OPENERS:
         known = ", ".join(sorted(OPENERS))
         raise ValidationError(f"store_url has the scheme {scheme!r}; allowed: {known}", param="store_url")
-    return await OPENERS[scheme](url, config, role)
+    return await with_hot_tier(await OPENERS[scheme](url, config, role), config)

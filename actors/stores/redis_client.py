@@ -1,4 +1,4 @@
-"""Connections to Redis as the hot tier wants them: no retries, short patience, one kind of fault."""
+"""Connections to Redis as the hot tier wants them: no retries, the caller's patience, one kind of fault."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ FAULTS: tuple[type[BaseException], ...] = (RedisError, OSError, TimeoutError)
 """Everything that a call may raise when Redis is down, slow, full, or something else than Redis."""
 
 
-def open_client(url: str, answer_s: float, max_connections: int) -> redis.asyncio.Redis:
-    """A client that gives up after ``answer_s`` without an answer; nothing is connected yet.
+def open_client(url: str, max_connections: int) -> redis.asyncio.Redis:
+    """A client; nothing is connected yet. Every use belongs into ``asyncio.timeout``: it waits for ever.
 
-    The caller closes it. Raises ValidationError (param redis_url, without the URL: it may have a password).
+    (Its own timeouts go through ``asyncio.wait_for``, which before Python 3.12 swallows a cancellation that
+    comes together with the answer.) The caller closes it. Raises ValidationError (param redis_url, without
+    the URL: it may have a password).
     """
     try:
         client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
             url,
             protocol=2,
             decode_responses=False,
-            socket_timeout=answer_s,
-            socket_connect_timeout=answer_s,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             # Its own retries would add up to seconds; the breakers decide when to try again.
             retry=Retry(NoBackoff(), 0),
             max_connections=max_connections,

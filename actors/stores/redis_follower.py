@@ -56,8 +56,8 @@ class RedisFollower:
 
     def __init__(self, url: str, keys: RedisKeys) -> None:
         self._keys = keys
-        self._client = open_client(url, BLOCK_S + ANSWER_S, max_connections=1)
-        self._caller = open_client(url, ANSWER_S, max_connections=16)
+        self._client = open_client(url, max_connections=1)
+        self._caller = open_client(url, max_connections=16)
         self._breaker = HotTierBreaker("following")
         self._subscriptions: set[_Subscription] = set()
         self._wanted = asyncio.Event()
@@ -68,8 +68,8 @@ class RedisFollower:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last try failed."""
-        return self._breaker.is_open
+        """Whether somebody follows and the last try failed."""
+        return bool(self._subscriptions) and self._breaker.is_open
 
     async def subscribe(self, run_id: str, after_seq: int) -> AsyncIterator[list[RunEvent]]:
         """See LiveEvents.subscribe."""
@@ -104,14 +104,16 @@ class RedisFollower:
             subscription.news.set()
         for client in (self._client, self._caller):
             with contextlib.suppress(*FAULTS):
-                await client.aclose()
+                async with asyncio.timeout(ANSWER_S):
+                    await client.aclose()
 
     async def _interrupt(self) -> None:
         """Make the waiting XREAD return, so that it begins again with the new run among its streams."""
         if not self._waits or self._connection_id is None:
             return
         with contextlib.suppress(*FAULTS):
-            await self._caller.client_unblock(self._connection_id)
+            async with asyncio.timeout(BLOCK_S):
+                await self._caller.client_unblock(self._connection_id)
 
     async def _follow(self) -> None:
         while True:
@@ -119,10 +121,11 @@ class RedisFollower:
                 self._wanted.clear()
                 await self._wanted.wait()
             try:
-                if self._connection_id is None:
-                    self._connection_id = int(await self._client.client_id())
-                await self._begin([s for s in self._subscriptions if s.position is None])
-                await self._read()
+                async with asyncio.timeout(BLOCK_S + ANSWER_S):
+                    if self._connection_id is None:
+                        self._connection_id = int(await self._client.client_id())
+                    await self._begin([s for s in self._subscriptions if s.position is None])
+                    await self._read()
             except FAULTS as error:
                 await self._pause(error)
             except Exception as error:  # noqa: BLE001 - its readers would wait for ever: it must go on
@@ -147,10 +150,11 @@ class RedisFollower:
                 pipe.xrange(stream, min=f"{subscription.after_seq + 1}-0", count=MAX_BEHIND_EVENTS)
             replies = await pipe.execute()
         for subscription, last, found in zip(fresh, replies[::2], replies[1::2], strict=True):
+            # Tokens of a node that goes on come from now on only: a reader that returns had the others.
+            newest = position(last[0][0]) if last else (0, 0)
             subscription.push(entries(found))
             if subscription.position is None:
-                # Tokens of a node that goes on come from now on only: a reader that returns had the others.
-                subscription.position = position(last[0][0]) if last else (0, 0)
+                subscription.position = max(newest, (subscription.after_seq, 0))
 
     async def _read(self) -> None:
         """Wait for news of all followed runs at once."""

@@ -27,6 +27,7 @@ SEND_PATIENCE_S = 0.5
 """Nobody waits for a sending, so that it may take longer than a read that somebody waits for."""
 READ_PATIENCE_S = 0.050
 CLEAR_PATIENCE_S = 2.0
+CLOSE_PATIENCE_S = 0.5
 MAX_STREAM_ENTRIES = 2000
 _READ_ENTRIES = 1000
 _NOT_ABOVE = "equal or smaller"
@@ -57,8 +58,8 @@ class RedisHotTier:
         self._keys = RedisKeys(instance, secrets.token_hex(8))
         self._on_missing = on_missing
         self._held = held
-        self._writer = open_client(url, SEND_PATIENCE_S, max_connections=2)
-        self._reader = open_client(url, READ_PATIENCE_S, max_connections=64)
+        self._writer = open_client(url, max_connections=2)
+        self._reader = open_client(url, max_connections=64)
         self._follower = RedisFollower(url, self._keys)
         self._writes = HotTierBreaker("writes")
         self._reads = HotTierBreaker("reads")
@@ -158,7 +159,8 @@ class RedisHotTier:
         await self._follower.close()
         for client in (self._writer, self._reader):
             with contextlib.suppress(*FAULTS):
-                await client.aclose()
+                async with asyncio.timeout(CLOSE_PATIENCE_S):
+                    await client.aclose()
 
     def _takes(self) -> bool:
         self._start()
@@ -199,7 +201,8 @@ class RedisHotTier:
     async def _probe(self) -> None:
         """Wait for the pause, then write: a Redis that is full still answers PING."""
         await asyncio.sleep(self._writes.wait_s)
-        await self._writer.set(self._keys.known, "1", ex=TTL_S)
+        async with asyncio.timeout(SEND_PATIENCE_S):
+            await self._writer.set(self._keys.known, "1", ex=TTL_S)
         self._writes.succeed()
         self._on_missing(self._held())
 
@@ -208,7 +211,7 @@ class RedisHotTier:
         renewed = [run_id for run_id in touched if run_id not in news]
         if not news and not renewed:
             return ()
-        async with self._writer.pipeline(transaction=False) as pipe:
+        async with asyncio.timeout(SEND_PATIENCE_S), self._writer.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.known, "1", ex=TTL_S, get=True)
             for run_id in renewed:
                 pipe.expire(self._keys.state(run_id), TTL_S)

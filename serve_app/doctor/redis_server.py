@@ -23,7 +23,7 @@ def hot_tier_problem(url: str) -> str | None:
         return f"the package {error.name} is not installed"
 
     async def ask() -> str:
-        client = open_client(url, ASK_S, max_connections=1)
+        client = open_client(url, max_connections=1)
         try:
             async with asyncio.timeout(ASK_S):
                 return str((await client.info("server"))["redis_version"])

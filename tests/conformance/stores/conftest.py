@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from actors.stores.open_store import OPENERS, open_store
 from actors.stores.store import Store
@@ -15,6 +17,9 @@ URL_FIXTURES = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
 """Scheme of an opener → the fixture that makes a URL of an empty database."""
 _BACKENDS = sorted({opener: scheme for scheme, opener in sorted(OPENERS.items())}.values())
 """Each opener once, whatever other schemes it is known by."""
+REDIS_OVER = "redis over "
+"""Before a backend: the same with Redis in front of it."""
+_MIRROR = {"redis_url": "redis_url", "instance": "redis_instance"}
 
 
 @pytest.fixture
@@ -22,10 +27,24 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path / 'a folder' / 'runs.db'}"
 
 
-@pytest.fixture(params=_BACKENDS)
+@pytest.fixture
+def redis_instance(redis_url: str) -> Iterator[str]:
+    """The name of a runtime whose keys are this test's own; they go with it."""
+    instance = f"test-{secrets.token_hex(6)}"
+    yield instance
+    with redis.Redis.from_url(redis_url) as client:
+        for key in client.scan_iter(match=f"parley:{instance}:*", count=1000):
+            client.delete(key)
+
+
+@pytest.fixture(params=[*_BACKENDS, f"{REDIS_OVER}sqlite"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> RuntimeConfig:
-    url = request.getfixturevalue(URL_FIXTURES[request.param])
-    return RuntimeConfig(home=str(tmp_path), store_url=url)
+    backend = request.param.removeprefix(REDIS_OVER)
+    config = RuntimeConfig(home=str(tmp_path), store_url=request.getfixturevalue(URL_FIXTURES[backend]))
+    if backend == request.param:
+        return config
+    mirror = {name: request.getfixturevalue(fixture) for name, fixture in _MIRROR.items()}
+    return config.model_copy(update=mirror)
 
 
 @pytest.fixture
