@@ -29,6 +29,7 @@ from serve_app.routes.run_actions import run_action_routes
 from serve_app.routes.run_events import run_event_routes
 from serve_app.routes.run_socket import run_socket_routes
 from serve_app.routes.runs import run_routes
+from serve_app.routes.statistics import statistics_routes
 from serve_app.services import Metrics, Services
 
 
@@ -72,6 +73,7 @@ def _routes(services: Services, keys: KeyCheck) -> FastAPI:
         run_event_routes(services),
         run_socket_routes(services, keys),
         operations_routes(services),
+        statistics_routes(services),
         catalogue_routes(services),
         docs_routes(),
     ):
