@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import structlog
 
+from actors.stores.live_events import LiveEvents, NoLiveEvents
 from actors.stores.store import RunStore
 from registries.contracts.errors import StoreError
 from registries.contracts.runs import RunEvent
+from serve_app.live_feed import LiveFeed
 from serve_app.run_topic import RunTopic
 
 BUSY_EVERY_S = 0.02
@@ -25,11 +27,13 @@ class EventTail:
     """Topics of followed runs, and the one task that asks the store for their news.
 
     All runs are asked for together, so that a busy one never holds up the others; while nothing happens for
-    ``IDLE_AFTER_S`` it asks less often. A store that is away is asked again until it is back.
+    ``IDLE_AFTER_S`` it asks less often, and so it does where events come ``live``. A store that is away is
+    asked again until it is back.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, live: LiveEvents | None = None) -> None:
         self._store = store
+        self._feed = LiveFeed(live or NoLiveEvents())
         self._topics: dict[str, RunTopic] = {}
         self._needed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -50,10 +54,12 @@ class EventTail:
             topic.users -= 1
             if topic.users == 0:
                 del self._topics[run_id]
+                self._feed.end(run_id)
 
     def follow(self, topic: RunTopic, seq: int) -> None:
         """Fan out what comes after ``seq``; read from the store while no runner's stream tells it."""
         topic.begin(seq)
+        self._feed.begin(topic)
         self._news_at = asyncio.get_running_loop().time()
         self._needed.set()
         if self._task is None:
@@ -61,6 +67,7 @@ class EventTail:
 
     async def aclose(self) -> None:
         """Follow nothing any more; idempotent."""
+        await self._feed.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -80,7 +87,9 @@ class EventTail:
     def _pause_s(self, now: float) -> float:
         if self._away:
             return STORE_AWAY_S
-        return BUSY_EVERY_S if now - self._news_at < IDLE_AFTER_S else IDLE_EVERY_S
+        # Where events come by themselves, only for what may have been missed.
+        is_busy = now - self._news_at < IDLE_AFTER_S and not self._feed.is_live
+        return BUSY_EVERY_S if is_busy else IDLE_EVERY_S
 
     async def _ask(self, followed: dict[str, int]) -> list[RunEvent]:
         log = structlog.get_logger("serve_app.runs")

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from actors.running.task_owner import TaskOwner
+from actors.stores.live_events import live_events
 from actors.stores.records import Accepted, IdempotencyKey, NewRun
 from actors.stores.store import Store
 from flows.ports import Clock
@@ -55,7 +56,7 @@ class RunDispatch:
         grace_s: float = DEADLINE_GRACE_S,
         silence_s: float = SILENCE_S,
     ) -> None:
-        self.tail = EventTail(store)
+        self.tail = EventTail(store, live_events(store))
         self._config = config
         self._catalog = catalog
         self._store = store

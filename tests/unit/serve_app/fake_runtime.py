@@ -23,9 +23,10 @@ class Answer:
 
 @dataclass
 class FakeRuntime:
-    """``answers`` by "METHOD /path"; ``asked`` is what came in, body parsed."""
+    """``answers`` by "METHOD /path", ``once`` goes before them; ``asked`` is what came in, body parsed."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
+    once: dict[str, list[Answer]] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     port: int = 0
 
@@ -56,7 +57,9 @@ def fake_runtime() -> Iterator[FakeRuntime]:
             body = json.loads(self.rfile.read(length)) if length else None
             fake.asked.append((f"{self.command} {self.path}", self.headers.get("x-api-key", ""), body))
             missing = {"error": {"code": "not_found", "message": f"there is no route {self.path}"}}
-            told = fake.answers.get(f"{self.command} {self.path}", Answer(404, json.dumps(missing).encode()))
+            route, unknown = f"{self.command} {self.path}", Answer(404, json.dumps(missing).encode())
+            queued = fake.once.get(route)
+            told = queued.pop(0) if queued else fake.answers.get(route, unknown)
             self.send_response(told.status)
             for name, value in told.headers.items():
                 self.send_header(name, value)

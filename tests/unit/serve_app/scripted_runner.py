@@ -1,4 +1,4 @@
-"""A runner that tells a story: it claims and writes in the real store as FlowRunner does, without Ray or models."""
+"""A runner that tells a story: it claims and writes in the real store as FlowRunner does, without Ray."""
 
 from __future__ import annotations
 

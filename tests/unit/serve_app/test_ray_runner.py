@@ -98,6 +98,61 @@ async def test_closing_and_cancelling_cancel_the_call() -> None:
     assert task.cancelled() and other.call.cancelled == 1
 
 
+class PlayedUnary:
+    """A handle for ``wake`` and ``cancel``: the answer, or an error."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.told: list[Any] = []
+
+    def options(self, **values: Any) -> PlayedUnary:
+        return self
+
+    async def remote(self) -> None:
+        self.told.append("wake")
+        if self.error is not None:
+            raise self.error
+
+    def broadcast(self, method: str, run_id: str) -> PlayedUnary:
+        self.told.append((method, run_id))
+        return self
+
+    async def results_async(self, **_: Any) -> list[Any]:
+        if self.error is not None:
+            raise self.error
+        return [True, False]
+
+
+async def test_runners_are_woken_and_all_of_them_told_to_cancel() -> None:
+    handle = PlayedUnary()
+    runner = RayRunner(handle)
+    await runner.wake()
+    await runner.cancel("run-1")
+    assert handle.told == ["wake", ("cancel", "run-1")]
+
+
+@pytest.mark.parametrize(
+    ("raised", "wanted"),
+    [
+        (BackPressureError(1, 1, 429, 2.0), CapacityError),
+        (ray.exceptions.ActorDiedError(), RunnerLost),
+        (KeyError("ours"), InternalError),
+    ],
+)
+async def test_what_they_raise_becomes_ours(raised: BaseException, wanted: type[Exception]) -> None:
+    for tell in ("wake", "cancel"):
+        runner = RayRunner(PlayedUnary(raised))
+        with pytest.raises(wanted):
+            await (runner.wake() if tell == "wake" else runner.cancel("run-1"))
+
+
+async def test_a_runner_that_does_not_answer_is_lost_and_a_call_that_serve_cancelled_too() -> None:
+    with pytest.raises(RunnerLost):
+        await RayRunner(PlayedUnary(TimeoutError())).cancel("run-1")
+    with pytest.raises(RunnerLost):
+        await RayRunner(PlayedUnary(asyncio.CancelledError())).wake()
+
+
 class PlayedBroadcast:
     def __init__(self, answers: list[Any], error: Exception | None) -> None:
         self.answers = answers

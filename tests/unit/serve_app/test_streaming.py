@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from registries.contracts.errors import CapacityError
 from serve_app.pumped_frames import PumpedFrames
@@ -111,14 +112,29 @@ async def test_cancelling_the_wait_for_the_first_frame_closes_the_source() -> No
     assert source.closed
 
 
+@pytest.mark.parametrize("heartbeat_s", [15.0, 0.001])
+async def test_a_client_that_takes_nothing_closes_the_source(heartbeat_s: float) -> None:
+    source = Source([b"a", b"b"], asyncio.Event())
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    stream = EventStream(PumpedFrames(source()), "r", heartbeat_s, stalled_s=0.02)
+    with pytest.raises(ClientDisconnect):
+        await stream({"type": "http"}, receive, send)
+    assert source.closed
+
+
 async def test_a_client_that_cannot_be_sent_to_closes_the_source() -> None:
     source = Source([b"a", b"b"])
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
             raise OSError("gone")
-
-    from starlette.requests import ClientDisconnect
 
     with pytest.raises(ClientDisconnect):
         await EventStream(PumpedFrames(source()), "r")({"type": "http"}, send, send)  # type: ignore[arg-type]

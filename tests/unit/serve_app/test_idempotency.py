@@ -1,0 +1,197 @@
+"""Idempotency-Key: the same request twice is the same run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from registries.contracts.errors import ValidationError
+from serve_app.idempotency import idempotency_key
+from serve_app.run_schemas import CreateRunRequest
+from tests.unit.serve_app.front_door import events_of, front_door, until
+from tests.unit.serve_app.scripted_runner import failed_story, waiting_story
+
+ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
+KEYED = {"Idempotency-Key": "mine-1"}
+REPLAYED = "idempotency-replayed"
+
+
+@pytest.mark.parametrize("mode", ["background", "wait"])
+async def test_fifty_duplicates_at_once_make_one_run(mode: str) -> None:
+    async with front_door() as door:
+        door.runner.gate = asyncio.Event()
+        calls = [
+            asyncio.create_task(door.client.post("/api/runs", json={**ASK, "mode": mode}, headers=KEYED))
+            for _ in range(50)
+        ]
+        if mode == "wait":
+            await until(lambda: "run-1" in door.runner.held or len(door.runner.orders) == 1)
+            await until(lambda: sum(live.clients for live in door.dispatch._live.values()) == 50)
+        door.runner.gate.set()
+        answers = await asyncio.gather(*calls)
+        rows = await door.rows()
+    assert {answer.status_code for answer in answers} == {202 if mode == "background" else 200}
+    assert {answer.json()["run_id"] for answer in answers} == {rows[0]["run_id"]} and len(rows) == 1
+    assert sum(REPLAYED in answer.headers for answer in answers) == 49
+    assert len(door.runner.asked) == (1 if mode == "wait" else 0) and door.metrics.counted == ["queued"]
+    if mode == "wait":
+        assert {answer.json()["answer"] for answer in answers} == {"85"}
+
+
+@pytest.mark.parametrize("mode", ["background", "wait", "stream"])
+async def test_a_duplicate_after_a_restart_of_the_runtime_is_the_same_run(mode: str, tmp_path: Path) -> None:
+    ask = {**ASK, "mode": mode}
+    async with front_door(home=tmp_path) as before:
+        first = await before.client.post("/api/runs", json=ask, headers=KEYED)
+        await before.runner.work_queue()
+    async with front_door(home=tmp_path) as after:
+        second = await after.client.post("/api/runs", json=ask, headers=KEYED)
+        assert len(await after.rows()) == 1 and after.runner.asked == []
+    assert second.status_code == first.status_code and second.headers[REPLAYED] == "true"
+    assert REPLAYED not in first.headers
+    if mode == "background":
+        assert second.json()["run_id"] == first.json()["run_id"] and second.json()["status"] == "completed"
+        assert set(second.json()) == set(first.json())
+    elif mode == "wait":
+        assert second.json() == first.json()
+    else:
+        assert [name for name, _, _ in events_of(second.text)][-1] == "run.completed"
+
+
+async def test_a_duplicate_of_a_run_that_other_processes_hold_follows_it(tmp_path: Path) -> None:
+    async with front_door(home=tmp_path) as one, front_door(home=tmp_path) as other:
+        one.runner.gate = asyncio.Event()
+        first = asyncio.create_task(one.client.post("/api/orchestrate", json=ASK, headers=KEYED))
+        await until(lambda: "run-1" in one.runner.held)
+        second = asyncio.create_task(other.client.post("/api/orchestrate", json=ASK, headers=KEYED))
+        await until(lambda: other.dispatch.live == 1)
+        one.runner.gate.set()
+        answers = [await first, await second]
+    assert answers[0].json() == answers[1].json() and answers[1].headers[REPLAYED] == "true"
+    assert other.runner.asked == []
+
+
+async def test_a_duplicate_that_leaves_does_not_cancel_the_run_of_the_other() -> None:
+    async with front_door() as door:
+        door.runner.gate = asyncio.Event()
+        ask = {**ASK, "on_disconnect": "cancel"}
+        calls = [
+            asyncio.create_task(door.client.post("/api/orchestrate", json=ask, headers=KEYED)) for _ in range(2)
+        ]
+        await until(lambda: sum(live.clients for live in door.dispatch._live.values()) == 2)
+        calls[0].cancel()
+        await asyncio.wait({calls[0]})
+        assert (await door.row())["cancel_requested"] is False
+        door.runner.gate.set()
+        assert (await calls[1]).json()["status"] == "completed"
+
+
+async def test_a_duplicate_of_a_waiting_run_gets_its_question() -> None:
+    async with front_door() as door:
+        door.runner.story = waiting_story
+        first = await door.client.post("/api/orchestrate", json=ASK, headers=KEYED)
+        second = await door.client.post("/api/orchestrate", json=ASK, headers=KEYED)
+    assert second.json()["waiting"] == first.json()["waiting"] and second.json()["status"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/api/runs", {"prompt": "another"}),
+        ("/api/runs", {"mode": "wait"}),
+        ("/api/runs/stream", {}),
+        ("/api/orchestrate", {}),
+    ],
+)
+async def test_the_same_key_with_another_request_is_422(path: str, change: dict[str, Any]) -> None:
+    async with front_door() as door:
+        await door.client.post("/api/runs", json=ASK, headers=KEYED)
+        answer = await door.client.post(path, json={**ASK, **change}, headers=KEYED)
+        assert len(await door.rows()) == 1
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (
+        422,
+        "idempotency_key_reused",
+        "Idempotency-Key",
+    )
+
+
+async def test_other_keys_and_no_key_are_other_runs() -> None:
+    async with front_door() as door:
+        for headers in (KEYED, {"Idempotency-Key": "mine-2"}, {}, {}):
+            await door.client.post("/api/runs", json=ASK, headers=headers)
+        assert len(await door.rows()) == 4
+
+
+@pytest.mark.parametrize("action", ["restart", "resume", "cancel"])
+async def test_actions_are_done_once(action: str) -> None:
+    body: dict[str, Any] = {"action": "approve"} if action == "resume" else {}
+    async with front_door() as door:
+        door.runner.story = failed_story if action == "restart" else waiting_story
+        await door.client.post("/api/orchestrate", json=ASK)
+        path = f"/api/runs/run-1/{action}"
+        first = await door.client.post(path, json=body, headers=KEYED)
+        await door.runner.work_queue()
+        second = await door.client.post(path, json=body, headers=KEYED)
+        other = await door.client.post(
+            "/api/runs/run-1/restart", json={"deadline_s": 5}, headers=KEYED
+        )
+    assert first.status_code == second.status_code and second.json()["run_id"] == "run-1"
+    assert second.json()["status"] == ("cancelled" if action == "cancel" else "completed")
+    assert (REPLAYED in second.headers) is (action != "cancel")
+    assert other.status_code == 422
+
+
+@pytest.mark.parametrize("given", ["", " ", "x" * 256, "a\tb"])
+@pytest.mark.parametrize("path", ["/api/runs", "/api/runs/run-1/cancel", "/api/runs/run-1/feedback"])
+async def test_keys_that_are_none(given: str, path: str) -> None:
+    async with front_door() as door:
+        await door.client.post("/api/runs", json=ASK)
+        body = {"rating": 1} if path.endswith("feedback") else ASK
+        answer = await door.client.post(path, json=body, headers={"Idempotency-Key": given})
+        assert len(await door.rows()) == 1
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
+def request_with(key: str | None, path: str = "/api/runs") -> Request:
+    headers = [] if key is None else [(b"idempotency-key", key.encode("latin-1"))]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    return Request({**scope, "server": ("t", 80), "scheme": "http"})
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255))
+def test_every_printable_key_that_http_can_carry_is_taken(key: str) -> None:
+    # Blanks around a header's value are not part of it.
+    if key != key.strip():
+        return
+    found = idempotency_key(request_with(key))
+    assert found is not None and found.key == key and len(found.digest) == 64
+
+
+@given(st.text(min_size=1, max_size=20).filter(lambda t: any(not 0x20 <= ord(c) <= 0x7E for c in t)))
+def test_no_other_key_is(key: str) -> None:
+    try:
+        request = request_with(key)
+    except UnicodeEncodeError:
+        return
+    with pytest.raises(ValidationError):
+        idempotency_key(request)
+
+
+def test_the_digest_is_over_what_was_sent_in_any_order() -> None:
+    def digest(path: str = "/api/runs", **body: Any) -> str:
+        found = idempotency_key(request_with("k", path), CreateRunRequest.model_validate(body))
+        assert found is not None
+        return found.digest
+
+    one = digest(prompt="a", flow_type="linear", models={"x": "1", "y": "2"})
+    assert one == digest(models={"y": "2", "x": "1"}, flow_type="linear", prompt="a")
+    assert one != digest(prompt="b", flow_type="linear", models={"x": "1", "y": "2"})
+    assert one != digest("/api/orchestrate", prompt="a", flow_type="linear", models={"x": "1", "y": "2"})
+    assert idempotency_key(request_with(None)) is None

@@ -1,0 +1,235 @@
+"""POST /api/runs/{run_id}/cancel, restart, resume, feedback."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from registries.contracts.errors import CapacityError, StoreError, StoreFull
+from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
+from tests.unit.serve_app.scripted_runner import failed_story, waiting_story
+
+ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
+
+
+async def post(door: FrontDoor, action: str, body: Any = None, run_id: str = "run-1") -> Any:
+    return await door.client.post(f"/api/runs/{run_id}/{action}", json=body)
+
+
+async def ended(door: FrontDoor, story: Any) -> None:
+    door.runner.story = story
+    assert (await door.client.post("/api/orchestrate", json=ASK)).status_code == 200
+
+
+# -- cancel
+
+
+async def test_a_queued_run_is_cancelled_at_once_and_again() -> None:
+    async with front_door() as door:
+        await door.client.post("/api/runs", json=ASK)
+        first, second = await post(door, "cancel"), await post(door, "cancel")
+    assert (first.status_code, first.json()) == (200, {"run_id": "run-1", "status": "cancelled"})
+    assert (second.status_code, second.json()) == (200, first.json())
+    assert door.runner.cancelled == []
+
+
+async def test_a_running_run_is_marked_and_its_runner_told() -> None:
+    async with front_door() as door:
+        door.runner.gate = asyncio.Event()
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: "run-1" in door.runner.held)
+        answer = await post(door, "cancel")
+        result = (await call).json()
+    assert (answer.status_code, answer.json()["status"]) == (202, "running")
+    assert result["status"] == "cancelled" and door.runner.cancelled == ["run-1"]
+
+
+async def test_a_runner_that_is_not_told_reads_it() -> None:
+    async with front_door() as door:
+        door.runner.gate = asyncio.Event()
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: "run-1" in door.runner.held)
+
+        async def cancel(run_id: str) -> None:
+            door.runner.cancelled.append(run_id)
+            raise CapacityError("nobody there")
+
+        door.runner.cancel = cancel  # type: ignore[method-assign]
+        answer = await post(door, "cancel")
+        await until(lambda: door.runner.cancelled == ["run-1"])
+        assert answer.status_code == 202 and (await door.row())["cancel_requested"] is True
+        door.runner.gate.set()
+        await call
+
+
+async def test_a_waiting_run_is_cancelled_at_once() -> None:
+    async with front_door() as door:
+        await ended(door, waiting_story)
+        answer = await post(door, "cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+
+
+@pytest.mark.parametrize("story", [failed_story, None])
+async def test_a_run_that_ended_cannot_be_cancelled(story: Any) -> None:
+    async with front_door() as door:
+        await ended(door, story or door.runner.story)
+        answer = await post(door, "cancel")
+    assert answer.status_code == 409 and answer.json()["error"]["code"] == "conflict"
+
+
+# -- restart
+
+
+async def test_a_failed_run_is_restarted_in_the_background() -> None:
+    async with front_door() as door:
+        await ended(door, failed_story)
+        answer = await post(door, "restart")
+        assert answer.status_code == 202 and answer.headers["location"] == "/api/runs/run-1"
+        assert answer.json()["run_id"] == "run-1" and answer.json()["status"] == "queued"
+        await until(lambda: door.runner.woken == 1)
+        await door.runner.work_queue()
+        row = await door.row()
+    assert row["status"] == "completed" and row["attempts"] == 2
+
+
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+async def test_or_waited_for(mode: str) -> None:
+    async with front_door() as door:
+        await ended(door, failed_story)
+        answer = await post(door, "restart", {"mode": mode, "deadline_s": 60})
+        row = await door.row()
+    assert answer.status_code == 200 and 0 < row["deadline_at"] - row["finished_at"] <= 60
+    if mode == "wait":
+        assert answer.json()["answer"] == "at last"
+    else:
+        # From the restart on: an earlier end in its past does not end the stream.
+        events = [(name, seq) for name, seq, _ in events_of(answer.text)]
+        assert events[0][0] == "run.restarted" and events[-1][0] == "run.completed"
+        seqs = [int(seq or 0) for _, seq in events]
+        assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+
+
+async def test_a_restart_that_no_runner_takes_at_once_is_followed() -> None:
+    async with front_door() as door:
+        await ended(door, failed_story)
+        door.runner.errors = [CapacityError("full")]
+        call = asyncio.create_task(post(door, "restart", {"mode": "wait"}))
+        await until(lambda: door.runner.woken == 1)
+        await door.runner.work_queue()
+        assert (await call).json()["answer"] == "at last"
+
+
+@pytest.mark.parametrize("story", [waiting_story, None])
+async def test_only_a_failed_run_can_be_restarted(story: Any) -> None:
+    async with front_door() as door:
+        await ended(door, story or door.runner.story)
+        answer = await post(door, "restart", {})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "run_id"
+
+
+# -- resume
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [{"action": "approve"}, {"action": "edit", "text": "84"}, {"action": "reject", "comment": "no"}],
+)
+async def test_a_waiting_run_goes_on_with_a_decision(decision: dict[str, Any]) -> None:
+    async with front_door() as door:
+        await ended(door, waiting_story)
+        answer = await post(door, "resume", decision)
+        assert answer.status_code == 202 and answer.json()["status"] == "queued"
+        await door.runner.work_queue()
+        assert (await door.row())["status"] == "completed"
+        events = await door.store.events("run-1", "default")
+    resumed = next(event for event in events if event.type == "run.resumed")
+    assert resumed.data["decision"]["action"] == decision["action"]
+
+
+async def test_a_resumed_run_can_be_waited_for() -> None:
+    async with front_door() as door:
+        await ended(door, waiting_story)
+        answer = await post(door, "resume", {"action": "approve", "mode": "wait"})
+    assert answer.status_code == 200 and answer.json()["answer"] == "approved"
+
+
+async def test_a_run_that_does_not_wait_cannot_be_resumed() -> None:
+    async with front_door() as door:
+        await ended(door, failed_story)
+        answer = await post(door, "resume", {"action": "approve"})
+    assert answer.status_code == 409 and answer.json()["error"]["code"] == "conflict"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "action"),
+        ({"action": "maybe"}, "action"),
+        ({"action": "edit"}, "body"),
+        ({"action": "approve", "text": "x"}, "body"),
+        ({"action": "approve", "deadline_s": True}, "deadline_s"),
+        ({"action": "approve", "deadline_s": 0}, "deadline_s"),
+        ({"action": "approve", "mode": "later"}, "mode"),
+        ({"action": "approve", "interrupt": 1}, "interrupt"),
+    ],
+)
+async def test_decisions_that_are_none(body: dict[str, Any], param: str) -> None:
+    async with front_door() as door:
+        await ended(door, waiting_story)
+        answer = await post(door, "resume", body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        assert (await door.row())["status"] == "waiting"
+
+
+# -- feedback
+
+
+async def test_a_rating_is_kept_and_replaced() -> None:
+    async with front_door() as door:
+        await ended(door, door.runner.story)
+        first = await post(door, "feedback", {"rating": 0.25, "comment": "meh"})
+        await post(door, "feedback", {"rating": 1})
+        given = (await door.row())["feedback"]
+    assert (first.status_code, first.json()) == (200, {"run_id": "run-1", "rating": 0.25, "comment": "meh"})
+    assert [(one["user"], one["rating"], one["comment"]) for one in given] == [("admin", 1.0, None)]
+
+
+@pytest.mark.parametrize("body", [{"rating": 1.1}, {"rating": -0.1}, {"rating": True}, {"rating": "good"}, {}])
+async def test_ratings_that_are_none(body: dict[str, Any]) -> None:
+    async with front_door() as door:
+        await ended(door, door.runner.story)
+        answer = await post(door, "feedback", body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "rating")
+
+
+# -- all of them
+
+BODIES: dict[str, Any] = {
+    "cancel": None,
+    "restart": {},
+    "resume": {"action": "approve"},
+    "feedback": {"rating": 1},
+}
+
+
+@pytest.mark.parametrize("action", BODIES)
+async def test_unknown_runs_are_404(action: str) -> None:
+    async with front_door() as door:
+        answer = await post(door, action, BODIES[action], run_id="run-9")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, "run_id")
+
+
+@pytest.mark.parametrize("action", BODIES)
+@pytest.mark.parametrize(
+    ("fault", "error", "status"), [("down", StoreError("away"), 503), ("full", StoreFull("no space"), 507)]
+)
+async def test_nothing_is_acknowledged_that_is_not_written(
+    action: str, fault: str, error: Exception, status: int
+) -> None:
+    async with front_door() as door:
+        await ended(door, waiting_story if action != "restart" else failed_story)
+        setattr(door.faults, fault, error)
+        answer = await post(door, action, BODIES[action])
+    assert answer.status_code == status and int(answer.headers["retry-after"]) >= 1
