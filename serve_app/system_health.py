@@ -54,7 +54,7 @@ async def _of_cluster(services: Services) -> dict[str, Any]:
     return {"parts": len(parts), "ready_parts": sum(part["state"] == "ready" for part in parts.values())}
 
 
-def _of_breakers(snapshot: Mapping[str, Any]) -> dict[str, int]:
+def _of_breakers(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     breakers = snapshot.get("breakers")
     if breakers is None:
         return {}

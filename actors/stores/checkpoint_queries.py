@@ -105,7 +105,8 @@ def drop_checkpoints(tx: Transaction, thread_id: str, checkpoint_ids: Sequence[s
 def _with_writes(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[Stored]:
     stored: dict[tuple[str, str, str], Stored] = {}
     for row in rows:
-        kept = CheckpointRow(*row[:5], data=bytes(row[5]), metadata=bytes(row[6]))
+        thread_id, space, checkpoint_id, parent_id, type, data, metadata = row
+        kept = CheckpointRow(thread_id, space, checkpoint_id, parent_id, type, bytes(data), bytes(metadata))
         stored[kept.thread_id, kept.ns, kept.checkpoint_id] = (kept, [])
     columns = ", ".join(f"w.{name}" for name in _WRITE.split(", "))
     for some in padded_parts(list(stored), _KEYS_AT_ONCE):
@@ -118,8 +119,12 @@ def _with_writes(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[Stored]
             " WHERE w.thread_id = k.thread_id AND w.ns = k.ns AND w.checkpoint_id = k.checkpoint_id",
             [part for key in some for part in key],
         ).fetchall()
-        for row in found:
-            stored[row[0], row[1], row[2]][1].append(WriteRow(*row[:7], data=bytes(row[7]), task_path=row[8]))
+        for *key, task_id, idx, channel, type, data, task_path in found:
+            thread_id, space, checkpoint_id = key
+            write = WriteRow(
+                thread_id, space, checkpoint_id, task_id, idx, channel, type, bytes(data), task_path
+            )
+            stored[thread_id, space, checkpoint_id][1].append(write)
     for _, writes in stored.values():
         # Sorted here: databases differ in how they sort text.
         writes.sort(key=lambda write: (write.task_id, write.idx))

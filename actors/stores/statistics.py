@@ -80,7 +80,7 @@ def statistics(
     trend = []
     for start, end in _steps(since, until, step_s):
         step = _tally_runs(read, start, end, runs)
-        _tally_calls(read, start, end, calls)
+        _tally_calls(read, start, end, calls, rated=step.rating_count > 0)
         trend.append(_trend_point(start, step))
     by_flow, by_user = _by(runs, lambda key: key[1]), _by(runs, lambda key: key[0])
     by_model, by_provider = _by(calls, lambda key: key[0]), _by(calls, lambda key: key[1])
@@ -127,7 +127,7 @@ def _tally_runs(read: Read, start: float, end: float, runs: Tallies) -> Tally:
     return whole
 
 
-def _tally_calls(read: Read, start: float, end: float, calls: Tallies) -> None:
+def _tally_calls(read: Read, start: float, end: float, calls: Tallies, rated: bool) -> None:
     """Add a step's model calls to ``calls`` (by model and provider).
 
     What is alike comes together first: its sums are then taken column by column, without Python's own loop.
@@ -140,7 +140,7 @@ def _tally_calls(read: Read, start: float, end: float, calls: Tallies) -> None:
         tally = calls[model or UNKNOWN, provider or UNKNOWN]
         tally.add(status, error, len(rows), durations)
         tally.spend(*map(sum, spent))
-    for model, provider, _, _, rating in read(_RATED_CALLS, start, end):
+    for model, provider, _, _, rating in read(_RATED_CALLS, start, end) if rated else ():
         calls[model or UNKNOWN, provider or UNKNOWN].rate(rating)
 
 

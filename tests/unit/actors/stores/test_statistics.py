@@ -155,6 +155,6 @@ def test_a_run_is_read_from_the_index_alone(tx: PlainTransaction) -> None:
 
     statistics(Explained(), 0.0, 10.0, "default", "ann")  # type: ignore[arg-type]
     of_runs = [plan for plan in plans if plan.split()[1] == "r"]
-    assert len(of_runs) == 5
+    assert len(of_runs) == 4
     assert all("USING COVERING INDEX runs_by_time (tenant=? AND created_at>?" in plan for plan in of_runs)
     assert not any(plan.startswith("SCAN") for plan in plans)
