@@ -44,8 +44,14 @@ class Command:
         """A client of the running runtime; raises Unauthorized when this home was never used."""
         from serve_app.client.client import Client
         from serve_app.client.connection import find_connection
+        from serve_app.client.retries import Retries
 
-        return Client(connection=find_connection(settings=self.settings))
+        # One line for each cut, however many tries it takes: those after the first come with no news.
+        def tell(error: ParleyError, wait_s: float, attempt: int) -> None:
+            if attempt == 1:
+                self.output.note(f"{error.message}; connecting again …", "yellow")
+
+        return Client(connection=find_connection(settings=self.settings), retries=Retries(on_reattach=tell))
 
     def crash_log(self) -> Path | None:
         """Where a fault of ours is written down; None when even the settings are wrong."""

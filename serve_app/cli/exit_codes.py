@@ -28,6 +28,10 @@ class ExitCode(IntEnum):
     """Starting or stopping failed, or a port is in use."""
     UNAUTHORIZED = 5
     """The key is missing or wrong."""
+    WAITING = 6
+    """The run waits for a human's answer."""
+    CANCELLED = 7
+    """The run was cancelled."""
     INTERRUPTED = 130
     """Ctrl-C."""
 
@@ -41,5 +45,18 @@ def exit_code_of(error: ParleyError) -> ExitCode:
     if isinstance(error, ValidationError | NotFound):
         return ExitCode.USAGE
     if isinstance(error, Conflict):
-        return ExitCode.LIFECYCLE
+        # Told by the runtime, it is a request that does not fit; else it is about starting and stopping.
+        return ExitCode.USAGE if error.context.get("status") else ExitCode.LIFECYCLE
     return ExitCode.FAILED
+
+
+_BY_STATUS = {
+    "completed": ExitCode.OK,
+    "waiting": ExitCode.WAITING,
+    "cancelled": ExitCode.CANCELLED,
+}
+
+
+def exit_code_of_run(status: str) -> ExitCode:
+    """The code of a command that waited for a run."""
+    return _BY_STATUS.get(status, ExitCode.FAILED)

@@ -10,6 +10,8 @@ from serve_app.cli.down import down
 from serve_app.cli.flows import flows
 from serve_app.cli.models import models
 from serve_app.cli.run import run
+from serve_app.cli.runs import runs
+from serve_app.cli.stats import stats
 from serve_app.cli.status import status
 from serve_app.cli.token import token
 from serve_app.cli.up import up
@@ -21,13 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 ok, 1 failed, 2 wrong input, 3 not running, 4 start or stop failed, "
-    "5 key refused, 130 interrupted.",
+    "5 key refused, 6 the run waits for you, 7 the run was cancelled, 130 interrupted.",
 )
 for _name, _command in (
     ("up", up),
     ("down", down),
     ("status", status),
     ("run", run),
+    ("stats", stats),
     ("direct", direct),
     ("models", models),
     ("flows", flows),
@@ -35,6 +38,7 @@ for _name, _command in (
     ("token", token),
 ):
     app.command(_name)(_command)
+app.add_typer(runs)
 
 
 def main() -> None:

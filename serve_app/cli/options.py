@@ -23,3 +23,5 @@ Stream = Annotated[
         "--stream/--no-stream", help="Show words as they come; the default on a terminal.", show_default=False
     ),
 ]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's whole id (see `parley runs list`).")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it live until it ends or waits for you.")]

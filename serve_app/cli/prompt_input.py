@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TextIO
 
 from registries.contracts.errors import ValidationError
@@ -35,3 +36,15 @@ def _read(stdin: TextIO) -> str:
         return stdin.read(MAX_PROMPT_CHARS + 1)
     except UnicodeDecodeError:
         raise ValidationError("standard input is not valid UTF-8", param="prompt") from None
+
+
+def text_or_file(value: str, param: str) -> str:
+    """The text itself, or what is in the file that ``@FILE`` names; raises ValidationError with its name."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValidationError(f"{value[1:]!r} cannot be read: {error.strerror}", param=param) from None
+    except UnicodeDecodeError:
+        raise ValidationError(f"{value[1:]!r} is not valid UTF-8", param=param) from None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from registries.contracts.errors import InternalError, ValidationError
-from registries.contracts.runs import TERMINAL_EVENTS, RunRequest, RunResult
+from registries.contracts.runs import RunRequest, RunResult
 from serve_app.cli.command import Command, command, request_from
-from serve_app.cli.exit_codes import ExitCode
+from serve_app.cli.event_screen import show_events
+from serve_app.cli.exit_codes import exit_code_of_run
 from serve_app.cli.options import AsJson, Deadline, MaxTokens, Prompt, PromptOption, Seed, Strategy, Stream
 from serve_app.cli.prompt_input import question_from
 from serve_app.cli.show_result import TranscriptPrinter, show_run
-from serve_app.cli.transcript import Transcript, transcript_of
+from serve_app.cli.transcript import transcript_of
+
+if TYPE_CHECKING:
+    from serve_app.client.client import Client
 
 DEMO_QUESTION = "What is 512 - 187?"
 DEMO_FLOW = "challenge"
@@ -38,6 +42,12 @@ def run(
         str | None, typer.Option(help="The known right answer; measures the improvement.")
     ] = None,
     stream: Stream = None,
+    background: Annotated[
+        bool, typer.Option("--background", "-b", help="Print the run's id and do not wait for it.")
+    ] = False,
+    priority: Annotated[
+        int | None, typer.Option(help="-10 to 10: queued runs of a higher one start first.")
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="PROMPT and FLOW from the environment, and where to go next.")
     ] = False,
@@ -56,9 +66,13 @@ def run(
             seed=seed,
             deadline_s=deadline,
             target=target,
+            priority=priority,
         )
+        if background:
+            _hand_over(cmd, request, bool(stream), demo)
+            return
         result = _run(cmd, request, _streams(cmd, stream, demo), demo)
-        raise typer.Exit(ExitCode.OK if result.status == "completed" else ExitCode.FAILED)
+        raise typer.Exit(exit_code_of_run(result.status))
 
 
 def models_by_role(pairs: list[str]) -> dict[str, str]:
@@ -83,6 +97,20 @@ def _streams(cmd: Command, stream: bool | None, demo: bool) -> bool:
     return demo or (cmd.output.is_terminal and not cmd.output.as_json)
 
 
+def _hand_over(cmd: Command, request: RunRequest, stream: bool, demo: bool) -> None:
+    """The id alone on stdout, so that a script can keep it."""
+    if stream or demo:
+        other = "--stream" if stream else "--demo"
+        raise ValidationError(f"--background does not wait, so {other} has nothing to show", param="mode")
+    with cmd.client() as client:
+        made = client.create_run(request)
+    if cmd.output.as_json:
+        cmd.output.json(made.model_dump(mode="json"))
+    else:
+        cmd.output.line(made.run_id)
+        cmd.output.note(f"see it: parley runs watch {made.run_id}", "dim")
+
+
 def _run(cmd: Command, request: RunRequest, stream: bool, demo: bool) -> RunResult:
     from serve_app.cli.demo import before_demo, demo_pointers
 
@@ -105,29 +133,8 @@ def _run(cmd: Command, request: RunRequest, stream: bool, demo: bool) -> RunResu
     return result
 
 
-def _streamed(cmd: Command, client: Any, request: RunRequest) -> RunResult:
-    """Print events as they come; the result of the last one. Raises InternalError when it carries none."""
-    transcript, printer = Transcript(), TranscriptPrinter(cmd.output)
-    result: RunResult | None = None
-    for event in client.stream_run(request):
-        if cmd.output.as_json:
-            cmd.output.json(event.model_dump(mode="json"))
-        else:
-            for piece in transcript.feed(event):
-                printer.show(piece)
-        if event.type in TERMINAL_EVENTS:
-            result = _result_of(event.data)
-    if not cmd.output.as_json:
-        for piece in transcript.rest():
-            printer.show(piece)
-        printer.close()
+def _streamed(cmd: Command, client: Client, request: RunRequest) -> RunResult:
+    result = show_events(cmd.output, client.stream_run(request))
     if result is None:
         raise InternalError("the run ended without a result")
     return result
-
-
-def _result_of(data: dict[str, Any]) -> RunResult | None:
-    from serve_app.client.answers import run_result
-
-    told = data.get("result")
-    return run_result(told) if isinstance(told, dict) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registries.contracts.generation import GenerationResult, Usage
-from registries.contracts.runs import Improvement, RunResult
+from registries.contracts.runs import Improvement, RunResult, Waiting
 from serve_app.cli.output import Output
 from serve_app.cli.transcript import Piece
 
@@ -46,6 +46,8 @@ def show_run(output: Output, result: RunResult) -> None:
     output.line()
     if result.status == "completed":
         output.line(f"{'answer':<12} {result.answer}", "bold")
+    elif result.status == "waiting":
+        show_waiting(output, result.run_id, result.waiting)
     else:
         reason = result.error.message if result.error else "no reason given"
         output.line(f"{result.status:<12} {reason}", "bold red")
@@ -60,6 +62,17 @@ def show_run(output: Output, result: RunResult) -> None:
     output.line(f"{'run':<12} {result.run_id}")
     for notice in result.notices:
         output.note(f"note: {notice}", "yellow")
+
+
+def show_waiting(output: Output, run_id: str, waiting: Waiting | None) -> None:
+    """What a run that waits for a human wants to know, and how to answer."""
+    asked = waiting or Waiting(node="?", interrupt_id="")
+    output.line(f"{'waiting':<12} {asked.question or 'for a decision'}  (node {asked.node})", "bold yellow")
+    if asked.text:
+        output.line(f"{'text':<12} {asked.text}")
+    told = {"approve": "--approve", "edit": "--edit TEXT", "reject": "--reject"}
+    ways = " | ".join(told[action] for action in asked.actions if action in told)
+    output.line(f"{'answer it':<12} parley runs resume {run_id} {ways}")
 
 
 def generation_facts(result: GenerationResult) -> str:

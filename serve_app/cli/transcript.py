@@ -11,6 +11,14 @@ from registries.contracts.runs import NodeResult, RunEvent
 Kind = Literal["heading", "words", "fact", "failure"]
 
 
+_NEWS = {
+    "run.resumed": "a human has answered; the run goes on",
+    "run.restarted": "the run was restarted after its last committed step",
+    "run.released": "the run was handed over to another runner",
+}
+"""What happens to a run as a whole and is worth a line; its begin and end are shown otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Something to print. ``words`` go on in the same line, everything else is a line."""
@@ -42,7 +50,9 @@ class Transcript:
 
     def feed(self, event: RunEvent) -> Iterator[Piece]:
         """What can be printed after this event."""
-        if event.type == "round.started":
+        if event.type in _NEWS:
+            yield Piece("fact", _NEWS[event.type])
+        elif event.type == "round.started":
             yield from self._round(event)
         elif event.node is not None:
             self._take(event, event.node)
@@ -82,7 +92,8 @@ class Transcript:
         speaker = self._speakers.get(key)
         if speaker is None:
             role = str(event.data.get("role") or node)
-            speaker = self._speakers[key] = _Speaker(role, waiting=[Piece("heading", role)])
+            speaker = self._speakers[key] = _Speaker(role, event.attempt)
+            speaker.waiting.append(Piece("heading", role))
         if event.attempt > speaker.attempt:
             speaker.attempt, speaker.said = event.attempt, ""
             speaker.waiting.append(Piece("fact", f"attempt {event.attempt}"))
@@ -92,6 +103,9 @@ class Transcript:
         text = str(data.get("text") or "")
         if text.startswith(speaker.said) and text != speaker.said:
             speaker.waiting.append(Piece("words", text[len(speaker.said) :]))
+        elif len(speaker.said) < len(text) and _is_part_of(speaker.said, text):
+            speaker.waiting.append(Piece("fact", "some words did not arrive as they were said; the whole:"))
+            speaker.waiting.append(Piece("words", text))
         speaker.waiting.append(Piece("fact", node_facts(data)))
         speaker.done = True
 
@@ -132,6 +146,12 @@ def node_facts(data: Mapping[str, Any]) -> str:
     if data.get("cache_hit"):
         parts.append("from the cache")
     return ", ".join(parts) or "done"
+
+
+def _is_part_of(said: str, text: str) -> bool:
+    """Whether leaving out signs of the text gives what was said: then tokens were missed."""
+    signs = iter(text)
+    return all(sign in signs for sign in said)
 
 
 def _reason(data: Mapping[str, Any]) -> str:

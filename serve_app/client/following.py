@@ -94,7 +94,7 @@ class Following:
         if wait_s is None or now + wait_s - self._good_at > self._retries.patience_s:
             raise error from None
         if self._retries.on_reattach is not None and self._run_id is not None:
-            self._retries.on_reattach(error, wait_s)
+            self._retries.on_reattach(error, wait_s, self._failed)
         return wait_s
 
     def _may_reattach(self, error: ParleyError) -> bool:

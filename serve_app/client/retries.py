@@ -31,8 +31,8 @@ class Retries:
     max_wait_s: float = 8.0
     max_retry_after_s: float = 20.0
     patience_s: float = 120.0
-    on_reattach: Callable[[ParleyError, float], None] | None = None
-    """Told the error and the seconds until the next try whenever a stream of events is cut."""
+    on_reattach: Callable[[ParleyError, float, int], None] | None = None
+    """Told when a stream of events is cut: the error, the seconds until the next try, its number from 1."""
     rng: random.Random = field(default_factory=random.Random, repr=False)
 
     def wait_s(self, attempt: int, error: ParleyError) -> float | None:

@@ -5,75 +5,16 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from actors.ray_flags import INSTANCE_MARKER
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import RuntimeConfig
-from serve_app.cli.main import app
-from serve_app.lifecycle.processes import HOME_MARKER
-from serve_app.lifecycle.runtime_home import RuntimeHome
-from serve_app.lifecycle.runtime_state import ProcessFact, RuntimeState, write_state
-from tests.unit.serve_app.fake_runtime import FakeRuntime, fake_runtime
-from tests.unit.serve_app.lifecycle.test_processes import WILLING, running
+from tests.unit.serve_app.cli.shell import Shell
+from tests.unit.serve_app.fake_runtime import FakeRuntime
 from tests.unit.serve_app.sample_answers import GENERATION, RUN, run_events
-
-FLOW = {"name": "challenge", "spec": {"nodes": [{"id": "creator", "model": "tier:strong"}]}}
-EMPTY_ENVIRONMENT = {"PARLEY_MODEL": None, "OPENAI_API_KEY": None, "ANTHROPIC_API_KEY": None, "NO_COLOR": "1"}
-
-
-class Shell:
-    """Runs `parley …` in one PARLEY_HOME."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home = RuntimeHome(home)
-        self.environment = {**EMPTY_ENVIRONMENT, "PARLEY_HOME": str(home), "PORT": str(port)}
-
-    def __call__(self, *words: str, input: str | None = None, **env: str) -> Result:
-        return CliRunner().invoke(app, list(words), input=input, env={**self.environment, **env})
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRuntime]:
-    with fake_runtime() as made:
-        made.json("GET /api/models", {"models": [], "tiers": {}})
-        made.json("GET /api/flows/challenge", FLOW)
-        yield made
-
-
-@pytest.fixture
-def shell(tmp_path: Path, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    made = Shell(tmp_path / "home", fake.port)
-    made.home.ensure()
-    made.home.admin_key()
-    return made
-
-
-@pytest.fixture
-def started(shell: Shell, fake: FakeRuntime) -> Iterator[Shell]:
-    """As after `parley up`: two living daemons, and the fake as the API."""
-    marker = {INSTANCE_MARKER: "i", HOME_MARKER: str(shell.home.path)}
-    with running(WILLING, marker) as process:
-        daemons = tuple(ProcessFact(pid=process.pid, started=0, name=n) for n in ("raylet", "gcs_server"))
-        state = RuntimeState(
-            instance="i",
-            phase="started",
-            http_port=fake.port,
-            dashboard_port=1,
-            gcs_address="",
-            ray_dir="/ray",
-            started_at=0,
-            processes=daemons,
-        )
-        write_state(shell.home, state)
-        yield shell
 
 
 def test_without_a_runtime_commands_say_so(shell: Shell) -> None:
@@ -149,10 +90,10 @@ def test_an_error_of_the_api_is_words_and_a_code(shell: Shell, fake: FakeRuntime
         "POST /api/orchestrate",
         {"error": {"code": "capacity", "message": "full"}},
         429,
-        **{"retry-after": "2"},
+        **{"retry-after": "60"},
     )
     result = shell("run", "x")
-    assert result.exit_code == 1 and "try again in 2 s" in result.stderr
+    assert result.exit_code == 1 and "try again in 60 s" in result.stderr, "too long to wait for in a command"
 
 
 @pytest.mark.parametrize(
@@ -343,7 +284,19 @@ def test_a_fault_of_ours_is_words_and_a_private_file(shell: Shell, fake: FakeRun
 
 def test_help_names_every_command(shell: Shell) -> None:
     text = shell("--help").stdout
-    for name in ("up", "down", "status", "run", "direct", "models", "flows", "doctor", "token"):
+    for name in (
+        "up",
+        "down",
+        "status",
+        "run",
+        "direct",
+        "models",
+        "flows",
+        "doctor",
+        "token",
+        "runs",
+        "stats",
+    ):
         assert f"  {name} " in text
 
 

@@ -6,13 +6,22 @@ import io
 import json
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registries.contracts import errors
-from registries.contracts.errors import ALL_ERRORS, Conflict, NotFound, Unauthorized, ValidationError
+from registries.contracts.errors import (
+    ALL_ERRORS,
+    Conflict,
+    KeyReused,
+    LeaseLost,
+    NotFound,
+    Unauthorized,
+    ValidationError,
+)
 from registries.contracts.generation import (
     MAX_PROMPT_CHARS,
     Attempt,
@@ -20,13 +29,16 @@ from registries.contracts.generation import (
     GenerationResult,
     Usage,
 )
-from registries.contracts.runs import Improvement, RunRequest
+from registries.contracts.runs import Improvement, RunRequest, RunStatus
 from serve_app.cli.demo import curl_for, key_expression, models_in_use
 from serve_app.cli.direct import attachment_from, replacement_note
-from serve_app.cli.exit_codes import ExitCode, exit_code_of
+from serve_app.cli.exit_codes import ExitCode, exit_code_of, exit_code_of_run
 from serve_app.cli.main import app
-from serve_app.cli.prompt_input import question_from
+from serve_app.cli.prompt_input import question_from, text_or_file
 from serve_app.cli.run import models_by_role
+from serve_app.cli.runs import runs
+from serve_app.cli.runs_fork import edits_from
+from serve_app.cli.runs_list import ago
 from serve_app.cli.show_result import cost, generation_facts, improvement, tokens
 from serve_app.cli.table import table_lines
 from serve_app.client.api_errors import NotRunning
@@ -90,11 +102,50 @@ def test_a_table_has_one_line_for_each_row(rows: list[tuple[str, str]]) -> None:
 
 
 def test_every_error_of_the_tree_has_an_exit_code() -> None:
-    special = {ValidationError: 2, NotFound: 2, Unauthorized: 5, Conflict: 4}
+    special = {ValidationError: 2, KeyReused: 2, NotFound: 2, Unauthorized: 5, Conflict: 4, LeaseLost: 4}
     for kind in ALL_ERRORS:
         assert exit_code_of(kind("x")) == special.get(kind, 1), kind
+    assert exit_code_of(Conflict("told by the API", context={"status": 409})) == ExitCode.USAGE
     assert exit_code_of(NotRunning("x")) == ExitCode.NOT_RUNNING
     assert errors.ParleyError not in special
+
+
+def test_a_run_that_was_waited_for_has_an_exit_code() -> None:
+    codes = {status: exit_code_of_run(status).value for status in get_args(RunStatus)}
+    assert codes == {"completed": 0, "waiting": 6, "cancelled": 7, "failed": 1, "queued": 1, "running": 1}
+    assert exit_code_of_run("of_the_future") == ExitCode.FAILED
+
+
+def test_edits_of_a_fork(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("from a file")
+    given = ["outputs.creator=85", f"outputs.a.b=@{tmp_path}/t.txt", "scores.judge=0.5", "memory.x=a=b"]
+    assert edits_from(given) == {
+        "outputs": {"creator": "85", "a.b": "from a file"},
+        "scores": {"judge": 0.5},
+        "memory": {"x": "a=b"},
+    }
+    for wrong in (
+        "outputs",
+        "outputs=1",
+        "outputs.=1",
+        ".creator=1",
+        "outputs.creator",
+        "outputs.c=@/no/file",
+    ):
+        with pytest.raises(ValidationError):
+            edits_from([wrong])
+    (tmp_path / "t.bin").write_bytes(b"\xff")
+    with pytest.raises(ValidationError, match="UTF-8"):
+        text_or_file(f"@{tmp_path}/t.bin", "text")
+
+
+@pytest.mark.parametrize(
+    ("past_s", "shown"),
+    [(0, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (7200, "2 h ago"), (1e6, "12 d ago")],
+)
+def test_the_past_is_short(past_s: float, shown: str) -> None:
+    assert ago(1e9, 1e9 - past_s) == shown
+    assert ago(1e9, None) == "" and ago(0, 5) == "0 s ago"
 
 
 def test_numbers_are_readable() -> None:
@@ -131,6 +182,8 @@ def test_the_page_on_the_command_line_names_every_command_and_exit_code() -> Non
         assert f"| {code.value} |" in page
     for command in app.registered_commands:
         assert f"`parley {command.name}" in page
+    for command in runs.registered_commands:
+        assert f"`parley runs {command.name}" in page
 
 
 def model(key: str) -> dict[str, object]:

@@ -88,6 +88,25 @@ def test_facts_name_failed_attempts_and_the_cache() -> None:
     assert node_facts({}) == "done"
 
 
+def test_words_that_were_missed_are_made_good() -> None:
+    events = [
+        event("node.started", "a", role="a", visit=1),
+        event("node.token", "a", text="ab", visit=1),
+        event("node.token", "a", text="ef", visit=1),
+        event("node.completed", "a", **node("a", "abcdef")),
+    ]
+    texts = [p.text for p in play(events)]
+    assert texts[3].startswith("some words did not arrive") and texts[4] == "abcdef"
+    events[-1] = event("node.completed", "a", **node("a", "another text"))
+    assert "another text" not in [p.text for p in play(events)], "a node may tidy up what was said"
+
+
+def test_a_run_that_was_resumed_says_so_and_its_later_nodes_have_no_new_attempt() -> None:
+    later = [{**e, "attempt": 2} for _, e in spoken("refiner", "85")]
+    texts = [p.text for p in play([event("run.resumed", seq=5), *later])]
+    assert texts == ["a human has answered; the run goes on", "refiner", "85", "nano-m, 4 tokens, 0.25 s"]
+
+
 pieces_of_text = st.lists(st.text(min_size=1, max_size=6), max_size=5)
 
 

@@ -161,9 +161,10 @@ def test_nothing_comes_after_an_end_that_was_seen(read: Read) -> None:
 
 
 def test_whoever_watches_is_told_of_a_new_connection() -> None:
-    told: list[str] = []
-    retries = Retries(base_s=0, on_reattach=lambda error, wait_s: told.append(f"{error.message} {wait_s:g}"))
+    told: list[tuple[ParleyError, float, int]] = []
+    retries = Retries(base_s=0, on_reattach=lambda *news: told.append(news))
     network = TornNetwork(story([1]), [("ended", 0.7)])
     with Client(connection=HERE, transport=network.transport(), retries=retries) as client:
         list(client.events("run-1"))
-    assert told == ["the stream was cut off before its end; the run may go on at the runtime 0"]
+    ((error, wait_s, number),) = told
+    assert isinstance(error, StreamCut) and wait_s == 0 and number == 1

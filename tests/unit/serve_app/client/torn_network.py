@@ -58,8 +58,10 @@ class TornNetwork:
             body = whole[: int(len(whole) * share)]
             # A regular end right after an end, or before anything came, says "over": no bad luck looks so.
             ends = [frame(e) for e in events if e.type in RESTING and e is not self.story[-1]]
-            if trouble == "ended" and (b"event:" not in body or any(body.endswith(end) for end in ends)):
-                body = body[:-1] or whole[:1]
+            if trouble == "ended" and b"event:" not in body:
+                body = whole[:1]
+            elif trouble == "ended" and any(body.endswith(end) for end in ends):
+                body = body[:-1]
         return httpx.Response(200, stream=Bytes(body, torn=trouble == "torn"))
 
     def _told(self, after: int, skip: bool) -> list[RunEvent]:
