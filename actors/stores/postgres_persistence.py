@@ -28,10 +28,11 @@ def persist(attempt: Callable[[], T], shown: str) -> T:
     reconnected = False
     for number in range(1, _TRIES + 1):
         failed: WorkFailed | None = None
+        cause: BaseException
         try:
             return attempt()
         except WorkFailed as error:
-            failed, cause = error, error.__cause__
+            failed, cause = error, error.__cause__ or error
         except psycopg.Error as error:
             cause = error
         if is_lost(cause):

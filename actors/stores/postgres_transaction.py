@@ -43,21 +43,20 @@ class WorkFailed(Exception):
 class PostgresTransaction:
     """An open transaction; see actors.stores.database.Transaction.
 
-    In a pipeline a statement whose answer nobody looks at costs no round trip; that it failed is then told by
-    a later one.
+    Each statement is waited for. Rejected: one pipeline for the whole transaction, with a third of the round
+    trips; between two of its statements the server does not count the session as idle in a transaction, and
+    a process that is stopped just there would keep its rows locked for as long as it is.
     """
 
-    __slots__ = ("_connection", "_pipeline")
+    __slots__ = ("_connection",)
 
-    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline | None = None) -> None:
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
         """``connection`` is in a transaction already."""
         self._connection = connection
-        self._pipeline = pipeline
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Raises psycopg.Error, as its works do not catch it; the border is around the transaction."""
-        cursor = self._connection.execute(translated(sql), parameters)
-        return cursor if self._pipeline is None else _PipelinedCursor(cursor, self._pipeline)
+        return self._connection.execute(translated(sql), parameters)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """All rows in one round trip."""
@@ -66,24 +65,6 @@ class PostgresTransaction:
             self._connection.execute(translated(sql), rows[0])
         elif rows:
             self._connection.cursor().executemany(translated(sql), rows)
-
-
-class _PipelinedCursor:
-    """psycopg waits for the answer when rows are fetched, but not when they are counted."""
-
-    __slots__ = ("_cursor", "_pipeline", "fetchall", "fetchone")
-
-    def __init__(self, cursor: psycopg.Cursor[Any], pipeline: psycopg.Pipeline) -> None:
-        self._cursor = cursor
-        self._pipeline = pipeline
-        self.fetchone = cursor.fetchone
-        self.fetchall = cursor.fetchall
-
-    @property
-    def rowcount(self) -> int:
-        if self._cursor.statusmessage is None:
-            self._pipeline.sync()
-        return self._cursor.rowcount
 
 
 @lru_cache(maxsize=1024)
@@ -95,54 +76,40 @@ def translated(sql: str) -> bytes:
 def transact(
     connection: psycopg.Connection[Any], works: Sequence[Work[Any]], begin: bytes = WRITE
 ) -> list[Any]:
-    """The works' answers, committed together, in as few round trips as their questions allow.
+    """The works' answers, committed together.
 
     Raises WorkFailed for the one that failed, everything undone; StoreError when the commit had been sent
     and no answer came (it may have been made).
     """
-    try:
-        with connection.pipeline() as pipeline:
-            return _run(connection, works, begin, pipeline)
-    except WorkFailed as failed:
-        _undo(connection)
-        if connection.closed or not isinstance(failed.__cause__, psycopg.Error):
-            raise
-    # Which work a statement that failed was of is known only where each statement is waited for.
-    try:
-        return _run(connection, works, begin, None)
-    except WorkFailed:
-        _undo(connection)
-        raise
-
-
-def _run(
-    connection: psycopg.Connection[Any],
-    works: Sequence[Work[Any]],
-    begin: bytes,
-    pipeline: psycopg.Pipeline | None,
-) -> list[Any]:
     answers: list[Any] = []
     try:
         connection.execute(begin)
-        transaction = PostgresTransaction(connection, pipeline)
+        transaction = PostgresTransaction(connection)
         for work in works:
             answers.append(work(transaction))
     except Exception as error:
+        _undo(connection)
         raise WorkFailed(len(answers)) from error
     try:
-        commit = connection.execute(b"COMMIT")
-        if pipeline is not None:
-            pipeline.sync()
+        _commit(connection)
+    except psycopg.Error as error:
+        _undo(connection)
+        raise WorkFailed(len(works) - 1) from error
+    return answers
+
+
+def _commit(connection: psycopg.Connection[Any]) -> None:
+    try:
+        outcome = connection.execute(b"COMMIT").statusmessage
     except psycopg.Error as error:
         if not connection.closed:
-            raise WorkFailed(len(works) - 1) from error
+            raise
         raise StoreError(
             "the connection was lost during a commit, which may have been made", retry_after_s=RETRY_AFTER_S
         ) from error
-    if commit.statusmessage != "COMMIT":
+    if outcome != "COMMIT":
         # The server answers so when a work went on after a statement of it had failed.
-        raise WorkFailed(len(works) - 1) from StoreError("the database undid a transaction that had failed")
-    return answers
+        raise psycopg.InternalError("the transaction was undone: a statement of it had failed")
 
 
 def _undo(connection: psycopg.Connection[Any]) -> None:

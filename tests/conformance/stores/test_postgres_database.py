@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from actors.stores.connection_share import ConnectionShare
 from actors.stores.database import Transaction, Work
+from actors.stores.postgres_connection import IDLE_IN_TRANSACTION_S
 from actors.stores.postgres_database import PostgresDatabase
 from registries.contracts.errors import Conflict, LeaseLost, StoreError, StoreFull, ValidationError
 from tests.own_server import OwnServer
@@ -316,3 +318,33 @@ async def test_many_that_start_at_once_make_one_schema(postgres_url: str) -> Non
     assert await opened[0].read(jobs) == []
     for database in opened:
         await database.close()
+
+
+async def test_who_stops_in_the_middle_of_a_transaction_lets_go_of_its_rows(postgres_url: str) -> None:
+    def raise_it(tx: Transaction) -> None:
+        assert tx.execute("UPDATE turns SET taken_at = taken_at + 1 WHERE job = 'a'").rowcount == 1
+
+    def stop_with_it(tx: Transaction) -> None:
+        raise_it(tx)
+        holding.set()
+        # As a process that was stopped: nothing is sent any more, and the connection stays open.
+        assert over.wait(30)
+
+    holding, over = threading.Event(), threading.Event()
+    async with database_at(postgres_url) as stopped, database_at(postgres_url) as other:
+        await other.write(mark("a"))
+        held = asyncio.ensure_future(stopped.write(stop_with_it))
+        await asyncio.to_thread(holding.wait, 10)
+        with pytest.raises(StoreError):
+            await other.write(raise_it)
+
+        async def raised() -> bool:
+            try:
+                await other.write(raise_it)
+            except StoreError:
+                return False
+            return True
+
+        await until(raised, IDLE_IN_TRANSACTION_S + 5)
+        over.set()
+        await asyncio.wait([held])
