@@ -26,6 +26,7 @@ from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
 from actors.running.run_register import RunRegister
 from actors.running.task_owner import TaskOwner
+from actors.stores.live_events import live_events
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, NewRun
 from actors.telemetry.process_telemetry import open_telemetry
@@ -68,6 +69,7 @@ class FlowRunner:
         )
         experts = ExpertPool(config, self._helpers, telemetry.metrics)
         self._store = await open_store(config, "runner")
+        live = live_events(self._store)
         parts = RunParts(
             generator=TracedGenerator(self._gateway),
             store=self._store,
@@ -77,6 +79,7 @@ class FlowRunner:
             resources=GpuResources(config.max_vram_usage_gb),
             outputs_root=outputs_root(config),
             linger_s=self._linger_s,
+            publish=lambda events: live.publish(events[0].run_id, events),
         )
         self._owner_name = owner_name(config)
         self._keeper = LeaseKeeper(self._store.open_renewer(), config.lease.ttl_s, asyncio.get_running_loop())

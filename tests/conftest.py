@@ -56,6 +56,15 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def redis_instance(redis_url: str) -> Iterator[str]:
+    """The name of a runtime whose keys in that Redis are this test's own; they go with it."""
+    from tests.redis_server import own_keys
+
+    with own_keys(redis_url) as instance:
+        yield instance
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the very end what no server could be had for: such a run is no proof for it."""
     reasons = [report.longrepr[2] for report in terminalreporter.getreports("skipped") if report.longrepr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,18 @@ def own_redis(*options: str) -> Iterator[OwnServer]:
         yield server
     finally:
         server.remove()
+
+
+@contextmanager
+def own_keys(url: str) -> Iterator[str]:
+    """The name of a runtime that nobody else has; its keys are removed at the end."""
+    instance = f"test-{secrets.token_hex(6)}"
+    try:
+        yield instance
+    finally:
+        with redis.Redis.from_url(url) as client:
+            for key in client.scan_iter(match=f"parley:{instance}:*", count=1000):
+                client.delete(key)
 
 
 def redis_answers(url: str) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from actors.stores.hot_tier_breaker import HotTierBreaker
 from actors.stores.redis_client import FAULTS, open_client
-from actors.stores.redis_layout import EntryId, RedisKeys, decode, entries, position
+from actors.stores.redis_layout import TOKEN, EntryId, RedisKeys, decode, entries, position
 from registries.contracts.runs import RunEvent
 
 BLOCK_S = 0.25
@@ -20,6 +20,7 @@ BLOCK_S = 0.25
 ANSWER_S = 1.0
 MAX_BEHIND_EVENTS = 1000
 _COUNT = 500
+_LAST_ENTRY = 2**64 - 1
 
 
 class _Subscription:
@@ -39,7 +40,7 @@ class _Subscription:
                 continue
             self.position = at
             event = decode(self.run_id, fields)
-            if event is not None:
+            if event is not None and (event.type == TOKEN or event.seq > self.after_seq):
                 self._backlog.append(event)
                 self.news.set()
 
@@ -154,7 +155,8 @@ class RedisFollower:
             newest = position(last[0][0]) if last else (0, 0)
             subscription.push(entries(found))
             if subscription.position is None:
-                subscription.position = max(newest, (subscription.after_seq, 0))
+                # In a stream that was empty the first entry of a seq is its first token, not its event.
+                subscription.position = max(newest, (subscription.after_seq - 1, _LAST_ENTRY))
 
     async def _read(self) -> None:
         """Wait for news of all followed runs at once."""

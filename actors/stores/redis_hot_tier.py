@@ -157,10 +157,17 @@ class RedisHotTier:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._follower.close()
+        await self._forget()
         for client in (self._writer, self._reader):
             with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(CLOSE_PATIENCE_S):
                     await client.aclose()
+
+    async def _forget(self) -> None:
+        if self._task is not None and not self._writes.is_open:
+            with contextlib.suppress(*FAULTS):
+                async with asyncio.timeout(CLOSE_PATIENCE_S):
+                    await self._writer.unlink(self._keys.known)
 
     def _takes(self) -> bool:
         self._start()

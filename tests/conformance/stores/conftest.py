@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from actors.stores.open_store import OPENERS, open_store
 from actors.stores.store import Store
@@ -25,16 +23,6 @@ _MIRROR = {"redis_url": "redis_url", "instance": "redis_instance"}
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path / 'a folder' / 'runs.db'}"
-
-
-@pytest.fixture
-def redis_instance(redis_url: str) -> Iterator[str]:
-    """The name of a runtime whose keys are this test's own; they go with it."""
-    instance = f"test-{secrets.token_hex(6)}"
-    yield instance
-    with redis.Redis.from_url(redis_url) as client:
-        for key in client.scan_iter(match=f"parley:{instance}:*", count=1000):
-            client.delete(key)
 
 
 @pytest.fixture(params=[*_BACKENDS, f"{REDIS_OVER}sqlite"])

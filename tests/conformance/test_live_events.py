@@ -1,0 +1,217 @@
+"""What carries live events keeps its promise: quick, in order, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from actors.stores.live_events import LiveEvents, NoLiveEvents, live_events
+from actors.stores.redis_hot_tier import MAX_STREAM_ENTRIES, RedisHotTier
+from registries.contracts.errors import ValidationError
+from registries.contracts.runs import RunEvent
+from serve_app.event_reader import EventReader
+from serve_app.live_feed import LiveFeed
+from serve_app.run_topic import RunTopic
+from tests.polling import until
+
+TOKEN = "node.token"
+
+
+def event(seq: int, type: str = "node.completed", run_id: str = "r1", **data: object) -> RunEvent:
+    return RunEvent(run_id=run_id, seq=seq, time=1.0, type=type, node="n", data=data)
+
+
+@pytest.fixture
+async def writer(redis_url: str, redis_instance: str) -> AsyncIterator[RedisHotTier]:
+    tier = RedisHotTier(redis_url, redis_instance)
+    yield tier
+    await tier.close()
+
+
+@pytest.fixture
+async def reader(redis_url: str, redis_instance: str) -> AsyncIterator[RedisHotTier]:
+    tier = RedisHotTier(redis_url, redis_instance)
+    yield tier
+    await tier.close()
+
+
+class Collected:
+    """Everything that one subscription brings."""
+
+    def __init__(self, live: LiveEvents, run_id: str = "r1", after: int = 0) -> None:
+        self.events: list[RunEvent] = []
+        self.task = asyncio.create_task(self._collect(live, run_id, after))
+
+    async def _collect(self, live: LiveEvents, run_id: str, after: int) -> None:
+        async for batch in live.subscribe(run_id, after):
+            assert batch
+            self.events += batch
+
+    @property
+    def ids(self) -> list[tuple[int, str]]:
+        return [(e.seq, "token" if e.type == TOKEN else "durable") for e in self.events]
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+
+async def test_a_late_reader_gets_what_is_after_its_seq_then_what_comes(
+    writer: RedisHotTier, reader: RedisHotTier
+) -> None:
+    writer.publish(
+        "r1", [event(1), event(2), event(2, TOKEN, text="old"), event(3), event(3, TOKEN, text="a")]
+    )
+    await until(lambda: _has(reader, 3), 5)
+    behind, level = Collected(reader, after=2), Collected(reader, after=3)
+    await until(lambda: bool(behind.events) and _joined(reader, 2), 5)
+    writer.publish("r1", [event(3, TOKEN, text="b"), event(4)])
+    await until(lambda: behind.ids[-1:] == level.ids[-1:] == [(4, "durable")], 5)
+    assert behind.ids == [(3, "durable"), (3, "token"), (3, "token"), (4, "durable")]
+    assert [e.data.get("text") for e in level.events] == ["b", None]
+    assert behind.events[0] == event(3)
+    await behind.end()
+    await level.end()
+
+
+async def test_one_connection_follows_many_runs_and_mixes_none(
+    writer: RedisHotTier, reader: RedisHotTier
+) -> None:
+    names = [f"r{number}" for number in range(40)]
+    readers = [Collected(reader, name) for name in names]
+    await until(lambda: _joined(reader, len(names)), 5)
+    for seq in (1, 2, 3):
+        for name in names:
+            writer.publish(name, [event(seq, run_id=name), event(seq, TOKEN, name, text=name)])
+        await asyncio.sleep(0)
+    await until(lambda: all(len(collected.events) == 6 for collected in readers), 5)
+    for name, collected in zip(names, readers, strict=True):
+        assert {e.run_id for e in collected.events} == {name}
+        assert collected.ids == [(seq, kind) for seq in (1, 2, 3) for kind in ("durable", "token")]
+        await collected.end()
+    assert len(reader._follower._client.connection_pool._available_connections) <= 1
+    assert not reader._follower._subscriptions
+
+
+async def test_a_new_reader_does_not_wait_for_the_others_silence(
+    writer: RedisHotTier, reader: RedisHotTier
+) -> None:
+    writer.publish("r2", [event(1, run_id="r2")])
+    await until(lambda: _has(reader, 1, "r2"), 5)
+    silent = Collected(reader, "r1")
+    await until(lambda: _joined(reader, 1), 5)
+    loop = asyncio.get_running_loop()
+    took = []
+    for _ in range(5):
+        started = loop.time()
+        fresh = Collected(reader, "r2")
+        await until(lambda f=fresh: bool(f.events), 5, every_s=0.002)
+        took.append(loop.time() - started)
+        await fresh.end()
+    assert sorted(took)[2] < 0.1
+    await silent.end()
+
+
+async def test_a_slow_reader_loses_the_oldest_and_the_stream_is_bounded(
+    writer: RedisHotTier, reader: RedisHotTier
+) -> None:
+    batches = reader.subscribe("r1", 0)
+    first = asyncio.ensure_future(anext(batches))
+    await until(lambda: _joined(reader, 1), 5)
+    writer.publish("r1", [event(1)])
+    assert [e.seq for e in await first] == [1]
+    for start in range(2, 5002, 500):
+        writer.publish("r1", [event(seq) for seq in range(start, start + 500)])
+        await until(lambda: not writer._outbox, 5)
+    await until(lambda: _position(reader) == (5001, 0), 10)
+    late = [e.seq for e in await anext(batches)]
+    assert len(late) == 1000 and late[-1] == 5001
+    await batches.aclose()  # type: ignore[attr-defined]
+    assert await reader._reader.xlen(reader._keys.events("r1")) <= MAX_STREAM_ENTRIES + 200
+
+
+async def test_closing_ends_every_subscription(writer: RedisHotTier, reader: RedisHotTier) -> None:
+    collected = [Collected(reader, f"r{number}") for number in range(3)]
+    await until(lambda: _joined(reader, 3), 5)
+    await reader.close()
+    await reader.close()
+    await asyncio.wait_for(asyncio.gather(*(c.task for c in collected)), 5)
+    assert [batch async for batch in reader.subscribe("r1", 0)] == []
+    assert await reader.read({"r1": 0}) == {}
+
+
+async def test_what_was_handed_in_before_the_close_is_sent(
+    redis_url: str, redis_instance: str, reader: RedisHotTier
+) -> None:
+    tier = RedisHotTier(redis_url, redis_instance)
+    tier.publish("r1", [event(1), event(2)])
+    await tier.close()
+    assert [e.seq for e in (await reader.read({"r1": 0}))["r1"]] == [1, 2]
+
+
+async def test_what_lies_there_but_is_not_ours_is_left_alone(
+    writer: RedisHotTier, reader: RedisHotTier
+) -> None:
+    stream = writer._keys.events("r1")
+    await writer._writer.xadd(stream, {"e": "{}"}, id="1-0")
+    await writer._writer.xadd(stream, {"other": "x"}, id="1-1")
+    writer.publish("r1", [event(2)])
+    await until(lambda: _has(reader, 2, after=1), 5)
+    assert await reader.read({"r1": 0}) == {}, "its first event is missing: a gap"
+    collected = Collected(reader)
+    await until(lambda: bool(collected.events), 5)
+    assert collected.ids == [(2, "durable")]
+    await collected.end()
+
+
+async def test_a_topic_is_fed_until_its_last_user_leaves(writer: RedisHotTier, reader: RedisHotTier) -> None:
+    feed, topic, taker = LiveFeed(reader), RunTopic("r1"), EventReader()
+    topic.readers.add(taker)
+    topic.begin(1)
+    feed.begin(topic)
+    feed.begin(topic)
+    await until(lambda: _joined(reader, 1), 5)
+    writer.publish("r1", [event(1, TOKEN, text="a"), event(2)])
+    await until(lambda: topic.seq == 2, 5)
+    assert [item.event.type for item in await anext(taker.batches())] == [TOKEN, "node.completed"]
+    # A runner's own stream brings the same: nothing is shown twice.
+    topic.fed = True
+    writer.publish("r1", [event(2, TOKEN, text="b")])
+    await until(lambda: _position(reader) == (2, 1), 5)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            raise AssertionError(await anext(taker.batches()))
+    feed.end("r1")
+    await until(lambda: _joined(reader, 0), 5)
+    await feed.aclose()
+
+
+async def test_without_redis_there_is_nothing_to_wait_for() -> None:
+    live = live_events(object())
+    assert isinstance(live, NoLiveEvents) and not live.is_live
+    live.publish("r1", [event(1)])
+    assert [batch async for batch in live.subscribe("r1", 0)] == []
+
+
+async def test_a_url_that_cannot_be_read_is_named_and_not_shown() -> None:
+    with pytest.raises(ValidationError) as caught:
+        RedisHotTier("http://user:secret@host", "i")
+    assert caught.value.param == "redis_url" and "secret" not in str(caught.value)
+
+
+async def _has(tier: RedisHotTier, seq: int, run_id: str = "r1", after: int = 0) -> bool:
+    found = (await tier.read({run_id: after})).get(run_id, [])
+    return bool(found) and found[-1].seq == seq
+
+
+def _joined(tier: RedisHotTier, count: int) -> bool:
+    subscriptions = tier._follower._subscriptions
+    return len(subscriptions) == count and all(s.position is not None for s in subscriptions)
+
+
+def _position(tier: RedisHotTier) -> tuple[int, int] | None:
+    (subscription,) = tier._follower._subscriptions
+    return subscription.position
