@@ -25,6 +25,7 @@ from flows.execution import execute_flow
 from flows.node_context import NodePorts
 from flows.nodes.run_payload import error_fact
 from flows.ports import EventSink, Generator, Placement
+from flows.resumption import where_stopped
 from registries.contracts.errors import (
     BudgetError,
     CancelledRun,
@@ -35,7 +36,7 @@ from registries.contracts.errors import (
     StoreError,
 )
 from registries.contracts.generation import Usage
-from registries.contracts.runs import RunEvent, RunResult, RunTimings
+from registries.contracts.runs import NodeResult, RunEvent, RunResult, RunTimings
 from registries.specs import FlowSpec
 
 DEADLINE_GRACE_S = 2.0
@@ -166,9 +167,9 @@ class RunExecution:
     async def _result(self, events: ObservedEvents) -> RunResult | None:
         """The flow's result; None when the run is to be handed over. Raises LeaseLost."""
         order = self.order
+        saver = CheckpointSaver(self._parts.store, self.log, is_new=self._claimed.is_new)
         try:
             async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
-                saver = CheckpointSaver(self._parts.store, self.log, is_new=self._claimed.is_new)
                 return await execute_flow(
                     order,
                     self._flow,
@@ -179,20 +180,25 @@ class RunExecution:
                 )
         except TimeoutError:
             late = BudgetError(f"the run took longer than {order.deadline_s:g} s", param="deadline_s")
-            return self._cut_off(late, events)
+            return await self._cut_off(late, events, saver)
         except asyncio.CancelledError:
-            return self._stopped(events)
+            return await self._stopped(events, saver)
         except LeaseLost:
             raise
+        except StoreError as error:
+            # Not the run's fault: it goes on when the database does, here or elsewhere.
+            self._reason = HandedOver(f"the database failed: {error.message}")
+            return None
         except ParleyError as error:
-            return self._cut_off(error, events)
+            return await self._cut_off(error, events, saver)
         except Exception:  # noqa: BLE001 - a bug of ours ends this run, not its runner
             structlog.get_logger("actors.flow_runner").exception("flow_failed")
-            return self._cut_off(InternalError("the flow failed inside the runtime"), events)
+            broken = InternalError("the flow failed inside the runtime")
+            return await self._cut_off(broken, events, saver)
         finally:
             events.close()
 
-    def _stopped(self, events: ObservedEvents) -> RunResult | None:
+    async def _stopped(self, events: ObservedEvents, saver: CheckpointSaver) -> RunResult | None:
         if self._stop is None:
             # Not asked for by anybody here: the task group's, because the pump failed.
             raise asyncio.CancelledError
@@ -203,7 +209,7 @@ class RunExecution:
             return None
         if self._stop == "lost" or self._reason is None:
             raise self._reason or LeaseLost(f"run {self.order.run_id} was taken over")
-        return self._cut_off(self._reason, events)
+        return await self._cut_off(self._reason, events, saver)
 
     def _ports(self, events: ObservedEvents) -> NodePorts:
         parts = self._parts
@@ -216,18 +222,33 @@ class RunExecution:
             clock=SystemClock(),
         )
 
-    def _cut_off(self, error: ParleyError, events: ObservedEvents) -> RunResult:
+    async def _cut_off(self, error: ParleyError, events: ObservedEvents, saver: CheckpointSaver) -> RunResult:
+        nodes = (*await self._earlier(saver, events), *events.results)
         return RunResult(
             run_id=self.order.run_id,
             flow=self._flow.name,
             flow_version=self._flow.version,
             status="cancelled" if isinstance(error, CancelledRun) else "failed",
-            nodes=tuple(events.results),
-            usage=sum((node.usage for node in events.results), Usage()),
+            nodes=nodes,
+            usage=sum((node.usage for node in nodes), Usage()),
             timings=RunTimings(total_s=time.monotonic() - self._began),
             request_id=self.order.request_id,
             error=error_fact(error),
         )
+
+    async def _earlier(self, saver: CheckpointSaver, events: ObservedEvents) -> list[NodeResult]:
+        """Visits that were committed in earlier attempts; none when they cannot be read."""
+        if self._claimed.is_new:
+            return []
+        here = {(node.id, node.visit) for node in events.results}
+        try:
+            saved = await saver.aget_tuple({"configurable": {"thread_id": self.order.run_id}})
+            found = where_stopped(saved, self._flow).results if saved else ()
+        except ParleyError as error:
+            log = structlog.get_logger("actors.flow_runner")
+            log.warning("earlier_nodes_not_read", error=error.message)
+            return []
+        return [node for node in found if (node.id, node.visit) not in here]
 
     async def _close(self, pump: asyncio.Task[None], result: RunResult | None) -> RunResult | None:
         log = structlog.get_logger("actors.flow_runner")

@@ -1,4 +1,4 @@
-"""Runs of real flows over a store in memory, and forks of them."""
+"""Runs of real flows over a store, and forks of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from actors.running.checkpoint_saver import CheckpointSaver
 from actors.running.fork_state import fork_state
 from actors.running.state_document import state_document
 from actors.running.store_writer import StoreWriter
+from actors.stores.store import CheckpointStore
 from flows.builder import FlowGraphs
 from flows.execution import execute_flow
 from registries.catalog import Catalog
@@ -24,10 +25,16 @@ FLOWS = ("challenge", "multi_perspective", "linear", "reviewed_challenge")
 class Lab:
     """One flow, its store and its graphs; every run has a world of its own."""
 
-    def __init__(self, flow: FlowSpec | str, answer: Answer = arithmetic, **request: Any) -> None:
+    def __init__(
+        self,
+        flow: FlowSpec | str,
+        answer: Answer = arithmetic,
+        store: CheckpointStore | None = None,
+        **request: Any,
+    ) -> None:
         self.flow = PACKAGE.flows.get(flow) if isinstance(flow, str) else flow
         self.answer, self.request = answer, request
-        self.shelf = CheckpointShelf()
+        self.store = store or CheckpointShelf()
         self.graphs = FlowGraphs(_catalog(self.flow))
         self.world = World()
         self.path: list[str] = []
@@ -46,7 +53,7 @@ class Lab:
     async def run(self, run_id: str, decision: Decision | None = None) -> RunResult:
         """One attempt; ``self.world`` is its world."""
         self.world = World(self.answer, self.graphs.catalog)
-        saver = CheckpointSaver(self.shelf, StoreWriter(self.shelf))
+        saver = CheckpointSaver(self.store, StoreWriter(self.store))
         return await execute_flow(
             self.order(run_id), self.flow, self.graphs, self.world.ports(), saver, decision
         )
@@ -69,15 +76,15 @@ class Lab:
         """Rows of a new run in the store; its id."""
         target = f"{source}-fork"
         rows = await fork_state(
-            self.shelf, self.graphs, self.flow, source, self.order(target), checkpoint_id, edits
+            self.store, self.graphs, self.flow, source, self.order(target), checkpoint_id, edits
         )
         assert {row.thread_id for row in rows} == {target}
-        await self.shelf.drop_threads([target])
-        await self.shelf.keep(rows, ())
+        await self.store.drop_threads([target])
+        await self.store.keep(rows, ())
         return target
 
     async def document(self, run_id: str = "r1") -> dict[str, Any]:
-        return await state_document(self.shelf, self.graphs, self.flow, run_id)
+        return await state_document(self.store, self.graphs, self.flow, run_id)
 
     async def checkpoint_before(self, *nodes: str) -> str:
         """The first checkpoint of r1 after which exactly these nodes would run."""

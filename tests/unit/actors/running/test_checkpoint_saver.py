@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -243,6 +244,7 @@ async def test_a_foreign_type_comes_back_as_plain_data_and_is_not_imported(
     [
         ("pickle", b"cos\nsystem\n(S'false'\ntR."),
         ("json", b'{"lc": 2, "type": "constructor", "id": ["os", "system"], "args": ["false"]}'),
+        ("json", json.dumps(empty_checkpoint()).encode()),
         ("a type of tomorrow", b""),
         ("msgpack", b"\xc1 no msgpack"),
         ("msgpack", b"\x91" * 5000),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.running.checkpoint_codec import CheckpointCodec, strict_serializer
 from registries.contracts.errors import NotFound, ValidationError
 from registries.contracts.runs import RunResult
 from tests.unit.actors.running.forking import FLOWS, Lab, lettered
@@ -66,6 +67,18 @@ async def test_calls_of_a_fork_have_ids_of_their_own() -> None:
     await lab.finish(fork)
     ids = [request.request_id for request in lab.world.generator.requests]
     assert ids[0] == f"{fork}:challenger:1"
+
+
+async def test_the_checkpoint_keeps_its_id_and_edited_channels_get_the_highest_version() -> None:
+    lab = Lab("challenge")
+    await lab.finish("r1")
+    at = await lab.checkpoint_before("challenger")
+    fork = await lab.fork(at, outputs={"creator": "85"})
+    [(row, _)] = await lab.store.checkpoints(fork)
+    assert (row.checkpoint_id, row.parent_id) == (at, None)
+    versions = CheckpointCodec(strict_serializer()).read_checkpoint(row)["channel_versions"]
+    highest = {name for name, version in versions.items() if version == max(versions.values())}
+    assert highest == {"run_id", "request_id", "memory", "outputs", "results"}
 
 
 async def test_the_source_stays_as_it_was() -> None:
@@ -174,6 +187,16 @@ async def test_a_branch_that_is_closed_does_not_run() -> None:
     assert (await lab.document(fork))["next"] == ["e"]
     await lab.finish(fork)
     assert lab.path == ["e"]
+
+
+async def test_what_waits_for_all_waits_for_a_branch_that_it_had_not_heard_of() -> None:
+    lab = lettered("abce", "a>e a>c c>b?c.yes b>e")
+    await lab.finish("r1")
+    assert lab.path == ["a", "c", "e"]
+    fork = await lab.fork(await lab.checkpoint_before("e"), signals={"c": ["yes"]})
+    assert (await lab.document(fork))["next"] == ["b"]
+    await lab.finish(fork)
+    assert lab.path == ["b", "e"]
 
 
 async def test_branches_of_one_step_are_all_routed_again() -> None:

@@ -150,8 +150,9 @@ async def test_the_result_is_the_same_in_event_store_and_file(store: WatchedStor
 async def test_an_instant_three_node_run_takes_four_commits_beside_its_acceptance(
     store: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However slow this machine is: nothing but a node's end makes a commit due.
+    # However slow this machine is: nothing but a checkpoint makes a commit due.
     monkeypatch.setattr(pending_writes, "BEGIN_PATIENCE_S", 60.0)
+    monkeypatch.setattr(pending_writes, "TASK_PATIENCE_S", 60.0)
     run = await execution(store, tmp_path, input={"rounds": 1})
     events, _ = await finished(run)
     visits = [event for event in events if event.type == "node.completed"]
@@ -231,6 +232,11 @@ async def test_a_run_that_another_runner_took_over_stops_and_writes_nothing(
     run = await execution(store, tmp_path, generator)
     ended = asyncio.create_task(finished(run))
     await asyncio.wait_for(called.wait(), 5)
+
+    async def told() -> bool:
+        return "node.started" in [event.type for event in await store.events(RUN, "default")]
+
+    await until(told, 5)
     before = await store.events(RUN, "default")
     run.lose()
     _, error = await asyncio.wait_for(ended, 5)
