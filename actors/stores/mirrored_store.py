@@ -197,6 +197,10 @@ class MirroredStore:
         """See RunStore."""
         return await self._database.queue()
 
+    async def flow_spec(self, version: str) -> dict[str, Any] | None:
+        """See RunStore."""
+        return await self._database.flow_spec(version)
+
     async def history(self, conversation_id: str, tenant: str, limit: int) -> builtins.list[Message]:
         """See RunStore."""
         return await self._database.history(conversation_id, tenant, limit)

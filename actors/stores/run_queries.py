@@ -118,6 +118,12 @@ def queue_state(tx: Transaction) -> QueueState:
     return QueueState(queued=queued, running=running, waiting=waiting, oldest_queued_s=age_s)
 
 
+def flow_spec(tx: Transaction, version: str) -> dict[str, Any] | None:
+    """The kept flow of this version, or None."""
+    row = tx.execute("SELECT spec FROM flow_versions WHERE version = ?", (version,)).fetchone()
+    return None if row is None else json.loads(row[0])
+
+
 def history(tx: Transaction, conversation_id: str, tenant: str, limit: int) -> list[Message]:
     """The last ``limit`` messages (not pairs) of the conversation's completed runs, newest last."""
     if limit <= 0:

@@ -138,6 +138,9 @@ class SqlStore:
     async def queue(self) -> QueueState:
         return await self._database.read(run_queries.queue_state)
 
+    async def flow_spec(self, version: str) -> dict[str, Any] | None:
+        return await self._database.read(lambda tx: run_queries.flow_spec(tx, version))
+
     async def history(self, conversation_id: str, tenant: str, limit: int) -> builtins.list[Message]:
         return await self._database.read(lambda tx: run_queries.history(tx, conversation_id, tenant, limit))
 

@@ -154,6 +154,10 @@ class RunStore(Protocol):
         """Open runs of all tenants."""
         ...
 
+    async def flow_spec(self, version: str) -> dict[str, Any] | None:
+        """The flow (FlowSpec as JSON) that runs of this version are pinned to; None when it is not kept."""
+        ...
+
     async def history(self, conversation_id: str, tenant: str, limit: int) -> list[Message]:
         """The last ``limit`` questions and answers of the conversation's completed runs, newest last."""
         ...
