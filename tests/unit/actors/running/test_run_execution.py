@@ -49,6 +49,7 @@ class WatchedStore:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.commits = 0
+        self.told: list[list[str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.refusal: Exception | None = None
@@ -60,6 +61,7 @@ class WatchedStore:
         if self.refusal is not None:
             raise self.refusal
         self.commits += 1
+        self.told.append([event.type for event in write.events])
         await self._inner.commit(lease, write)
 
     async def finish(self, lease: Lease, result: RunResult, write: RunWrite) -> None:
@@ -83,7 +85,11 @@ class NoPlacement:
 
 
 async def execution(
-    store: WatchedStore, outputs: Path, generator: FakeGenerator | None = None, **request: Any
+    store: WatchedStore,
+    outputs: Path,
+    generator: FakeGenerator | None = None,
+    linger_s: float = 0.001,
+    **request: Any,
 ) -> RunExecution:
     def no_placement(_: EventSink) -> NoPlacement:
         return NoPlacement()
@@ -96,7 +102,7 @@ async def execution(
         placement=no_placement,
         resources=GpuResources(6.0),
         outputs_root=outputs,
-        linger_s=lambda: 0.001,
+        linger_s=lambda: linger_s,
     )
     deadline_s = request.pop("deadline_s", 20.0)
     flow = CATALOG.flows.get(request.pop("flow", "challenge"))
@@ -153,11 +159,11 @@ async def test_an_instant_three_node_run_takes_four_commits_beside_its_acceptanc
     # However slow this machine is: nothing but a checkpoint makes a commit due.
     monkeypatch.setattr(pending_writes, "BEGIN_PATIENCE_S", 60.0)
     monkeypatch.setattr(pending_writes, "TASK_PATIENCE_S", 60.0)
-    run = await execution(store, tmp_path, input={"rounds": 1})
+    run = await execution(store, tmp_path, linger_s=60.0, input={"rounds": 1})
     events, _ = await finished(run)
     visits = [event for event in events if event.type == "node.completed"]
     # accept, claim, one for each node, the end: at most six for three nodes.
-    assert len(visits) == 3 and store.commits == len(visits) + 1
+    assert len(visits) == 3 and store.commits == len(visits) + 1, store.told
 
 
 async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(
