@@ -27,11 +27,12 @@ class EventStreamParser:
     _type: str = "message"
     _id: str | None = None
     _data: list[str] = field(default_factory=list)
+    _begun: bool = False
 
     @property
     def is_between_events(self) -> bool:
         """Whether nothing of a further event has come yet."""
-        return not self._open and not self._data
+        return not self._open and not self._begun
 
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
         """The events that this piece completes."""
@@ -45,6 +46,7 @@ class EventStreamParser:
         if not line:
             return self._flush()
         name, _, value = line.partition(":")
+        self._begun = self._begun or name != ""
         value = value.removeprefix(" ")
         if name == "event":
             self._type = value
@@ -56,5 +58,5 @@ class EventStreamParser:
 
     def _flush(self) -> StreamEvent | None:
         data, type_ = self._data, self._type
-        self._data, self._type = [], "message"
+        self._data, self._type, self._begun = [], "message", False
         return StreamEvent(type_, "\n".join(data), self._id) if data else None

@@ -46,3 +46,14 @@ def test_what_the_server_writes_is_what_the_client_reads(
     )
     read = [(e.type, json.loads(e.data), int(e.id or -1)) for e in parse(wire, size)]
     assert read == events
+
+
+def test_it_knows_whether_it_is_inside_an_event() -> None:
+    whole = b": beat\nevent: a\nid: 1\ndata: x\n\n: beat\n"
+    inside = []
+    for length in range(len(whole) + 1):
+        parser = EventStreamParser()
+        list(parser.feed(whole[:length]))
+        inside.append(not parser.is_between_events)
+    between = [0, len(b": beat\n"), whole.index(b"\n\n") + 2, len(whole)]
+    assert [at for at, yes in enumerate(inside) if not yes] == between
