@@ -25,8 +25,8 @@ async def state_document(
 ) -> dict[str, Any]:
     """``state``, ``next`` and ``checkpoints`` (newest first) as JSON values.
 
-    The state (None before the first checkpoint) is the newest checkpoint's, without stack traces. ``next`` are
-    the nodes still to end in the step under way; those of a checkpoint would run in a fork of it. Each
+    The state (None before the first checkpoint) is the newest checkpoint's, without stack traces. ``next``
+    are the nodes still to end in the step under way; those of a checkpoint would run in a fork of it. Each
     checkpoint has checkpoint_id, parent_id, step, created_at (seconds since the epoch) and next. Raises
     StoreError.
     """

@@ -17,14 +17,16 @@ from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 
 from actors.running.checkpoint_saver import CheckpointSaver
+from actors.running.fork_state import fork_state
 from actors.running.store_writer import StoreWriter
 from actors.stores.open_store import open_store, store_url
-from actors.stores.records import CheckpointRow
+from actors.stores.records import CheckpointRow, NewRun
 from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError
 from tests.conformance.stores.fan_out import BRANCHES, THREAD, fan_out, ran
 from tests.polling import until
+from tests.unit.actors.running.forking import Lab
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -77,6 +79,21 @@ async def test_a_state_is_there_for_another_process(store: Store, config: Runtim
         "text": "a\x00b – “quoted” 🦜",
         "numbers": [1, 2.5, None, True],
     }
+
+
+async def test_a_fork_is_accepted_with_its_state_and_goes_on_there(store: Store) -> None:
+    lab = Lab("challenge", store=store)
+    await lab.finish("r1")
+    order = lab.order("r2")
+    at = await lab.checkpoint_before("refiner")
+    rows = await fork_state(store, lab.graphs, lab.flow, "r1", order, at, {"input": {"rounds": 1}})
+    spec = lab.flow.model_dump(mode="json")
+    await store.accept(NewRun(order, lab.flow.version, spec, parent="r1", checkpoints=rows))
+    claimed = await store.claim("r2", "one", 600.0, 3)
+    assert claimed is not None and not claimed.is_new
+    result = await lab.finish("r2")
+    assert lab.path == ["refiner"]
+    assert [node.id for node in result.nodes] == ["creator", "challenger", "refiner"]
 
 
 async def test_a_forged_row_is_an_error_and_runs_nothing(store: Store, tmp_path: Path) -> None:
