@@ -173,7 +173,7 @@ class RedisFollower:
         run_of = {self._keys.events(run_id).encode(): run_id for run_id in positions}
         self._waits = True
         try:
-            reply = await self._client.xread(streams, count=_COUNT, block=round(BLOCK_S * 1000))
+            reply: Any = await self._client.xread(streams, count=_COUNT, block=round(BLOCK_S * 1000))
         finally:
             self._waits = False
         news = {run_of[stream]: entries(raw) for stream, raw in reply or ()}

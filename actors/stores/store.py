@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -107,7 +108,12 @@ class RunStore(Protocol):
         ...
 
     async def resume(
-        self, run_id: str, tenant: str, decision: Decision, deadline_s: float, key: IdempotencyKey | None = None
+        self,
+        run_id: str,
+        tenant: str,
+        decision: Decision,
+        deadline_s: float,
+        key: IdempotencyKey | None = None,
     ) -> Accepted:
         """waiting → queued with the decision and a new deadline. NotFound; Conflict when it does not wait."""
         ...
@@ -136,17 +142,20 @@ class RunStore(Protocol):
         ...
 
     async def list(self, tenant: str, filter: RunFilter) -> list[dict[str, Any]]:
-        """Newest first, at most ``filter.limit``; as ``get`` without request's input, result's nodes, feedback.
+        """Newest first, at most ``filter.limit``; as ``get`` without request's input and result's nodes.
 
-        Instead: ``prompt`` (its first 200 characters), ``answer`` (likewise), ``usage``, ``error``.
+        Nor feedback; instead: ``prompt`` (its first 200 characters), ``answer`` (likewise), ``usage``,
+        ``error``.
         """
         ...
 
-    async def events(self, run_id: str, tenant: str, after: int = 0, limit: int = 10_000) -> list[RunEvent]:
+    async def events(
+        self, run_id: str, tenant: str, after: int = 0, limit: int = 10_000
+    ) -> builtins.list[RunEvent]:
         """Durable events with seq > after, in order."""
         ...
 
-    async def tail(self, after: Mapping[str, int]) -> list[RunEvent]:
+    async def tail(self, after: Mapping[str, int]) -> builtins.list[RunEvent]:
         """New events of many runs (run_id → last seq seen) in one query, each run's in order."""
         ...
 
@@ -158,7 +167,7 @@ class RunStore(Protocol):
         """The flow (FlowSpec as JSON) that runs of this version are pinned to; None when it is not kept."""
         ...
 
-    async def history(self, conversation_id: str, tenant: str, limit: int) -> list[Message]:
+    async def history(self, conversation_id: str, tenant: str, limit: int) -> builtins.list[Message]:
         """The last ``limit`` questions and answers of the conversation's completed runs, newest last."""
         ...
 
@@ -173,7 +182,11 @@ class CheckpointStore(Protocol):
         ...
 
     async def checkpoints(
-        self, thread_id: str | None, ns: str | None = None, before: str | None = None, limit: int | None = None
+        self,
+        thread_id: str | None,
+        ns: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
     ) -> list[tuple[CheckpointRow, list[WriteRow]]]:
         """Newest first; ``before`` is a checkpoint_id."""
         ...
@@ -194,7 +207,9 @@ class CheckpointStore(Protocol):
 class Store(RunStore, CheckpointStore, Protocol):
     """A whole backend."""
 
-    async def statistics(self, since: float, until: float, tenant: str, user: str | None = None) -> dict[str, Any]:
+    async def statistics(
+        self, since: float, until: float, tenant: str, user: str | None = None
+    ) -> dict[str, Any]:
         """Figures of the runs created in [since, until); see actors.stores.statistics."""
         ...
 
