@@ -103,7 +103,7 @@ class MirroredStore:
 
     def open_renewer(self) -> LeaseRenewer:
         """See RunStore; what it renews is renewed in Redis too."""
-        return _TouchingRenewer(self._database.open_renewer(), self.touch, self._loop)
+        return _TouchingRenewer(self._database.open_renewer(), self._renewed, self._loop)
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
         """See RunStore."""
@@ -270,6 +270,12 @@ class MirroredStore:
             order.run_id, claimed.last_seq, status="running", owner=owner, tenant=order.tenant, waiting=""
         )
 
+    def _renewed(self, asked: Sequence[Lease], held: frozenset[Lease]) -> None:
+        for lease in asked:
+            if lease not in held:
+                self._let_go(lease)
+        self._tier.touch([lease.run_id for lease in held])
+
     def _let_go(self, lease: Lease) -> None:
         held = self._held.get(lease.run_id)
         if held is not None and held.lease == lease:
@@ -340,18 +346,18 @@ class _TouchingRenewer:
     def __init__(
         self,
         renewer: LeaseRenewer,
-        touch: Callable[[Sequence[str]], None],
+        renewed: Callable[[Sequence[Lease], frozenset[Lease]], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._renewer = renewer
-        self._touch = touch
+        self._renewed = renewed
         self._loop = loop
 
     def renew(self, leases: Sequence[Lease], ttl_s: float) -> Renewal:
         """See LeaseRenewer."""
         renewal = self._renewer.renew(leases, ttl_s)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._touch, [lease.run_id for lease in renewal.held])
+            self._loop.call_soon_threadsafe(self._renewed, leases, renewal.held)
         return renewal
 
     def close(self) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.stores.live_events import LiveEvents, NoLiveEvents, live_events
+from actors.stores.mirrored_store import MirroredStore
+from actors.stores.open_store import open_store
 from actors.stores.redis_hot_tier import MAX_STREAM_ENTRIES, RedisHotTier
-from registries.contracts.errors import ValidationError
+from actors.stores.store import Store
+from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import LeaseLost, ValidationError
 from registries.contracts.runs import RunEvent
 from serve_app.event_reader import EventReader
+from serve_app.event_tail import EventTail
 from serve_app.live_feed import LiveFeed
 from serve_app.run_topic import RunTopic
+from tests.conformance.stores.sample_runs import take, write
 from tests.polling import until
 
 TOKEN = "node.token"
@@ -189,6 +199,65 @@ async def test_a_topic_is_fed_until_its_last_user_leaves(writer: RedisHotTier, r
     await feed.aclose()
 
 
+async def test_a_followed_run_of_another_process_asks_the_store_less(
+    redis_url: str, redis_instance: str, tmp_path: Path
+) -> None:
+    config = RuntimeConfig(home=str(tmp_path), redis_url=redis_url, instance=redis_instance)
+    here, there = await open_store(config), await open_store(config)
+    tails = {name: EventTail(there, live) for name, live in (("live", live_events(there)), ("not", None))}
+    asked: Counter[str] = Counter()
+    for name, tail in tails.items():
+        tail._ask = _counted(tail._ask, asked, name)  # type: ignore[method-assign]
+    try:
+        claimed = await take(here)
+        takers = {name: EventReader() for name in tails}
+        with tails["live"].topic("r1") as live, tails["not"].topic("r1") as plain:
+            for name, topic in (("live", live), ("not", plain)):
+                topic.readers.add(takers[name])
+                tails[name].follow(topic, 1)
+            await until(lambda: _joined(live_events(there), 1), 5)  # type: ignore[arg-type]
+            for seq in range(2, 22):
+                written = write(claimed.lease, seq, "round.started")
+                await here.commit(claimed.lease, written)
+                live_events(here).publish("r1", [*written.events, event(seq, TOKEN, text=str(seq))])
+                await asyncio.sleep(0.02)
+            await until(lambda: live.seq == plain.seq == 21, 5)
+        shown = [item.event for item in await anext(takers["live"].batches())]
+        assert [e.seq for e in shown if e.type != TOKEN] == list(range(2, 22))
+        assert [e.data["text"] for e in shown if e.type == TOKEN] == [str(seq) for seq in range(2, 22)]
+        assert all(item.event.type != TOKEN for item in await anext(takers["not"].batches()))
+        assert asked["live"] * 2 < asked["not"]
+        await until(lambda: _joined(live_events(there), 0), 5)  # type: ignore[arg-type]
+    finally:
+        for tail in tails.values():
+            await tail.aclose()
+        await here.close()
+        await there.close()
+
+
+async def test_a_lease_that_is_lost_is_held_and_touched_no_more(
+    redis_url: str, redis_instance: str, tmp_path: Path
+) -> None:
+    config = RuntimeConfig(home=str(tmp_path), redis_url=redis_url, instance=redis_instance)
+    here, there = await open_store(config), await open_store(config)
+    assert isinstance(here, MirroredStore)
+    try:
+        claimed = await take(here, ttl_s=0.01)
+        assert set(here._held) == {"r1"}
+        await until(lambda: _takes_over(there), 5)
+        renewer = here.open_renewer()
+        await asyncio.to_thread(renewer.renew, [claimed.lease], 60.0)
+        renewer.close()
+        await until(lambda: not here._held, 5)
+        second = await take(here, "r2")
+        with pytest.raises(LeaseLost):
+            await here.commit(replace(second.lease, token=99), write(second.lease, 2, "round.started"))
+        assert set(here._held) == {"r2"}, "it was another lease that was lost"
+    finally:
+        await here.close()
+        await there.close()
+
+
 async def test_without_redis_there_is_nothing_to_wait_for() -> None:
     live = live_events(object())
     assert isinstance(live, NoLiveEvents) and not live.is_live
@@ -205,6 +274,18 @@ async def test_a_url_that_cannot_be_read_is_named_and_not_shown() -> None:
 async def _has(tier: RedisHotTier, seq: int, run_id: str = "r1", after: int = 0) -> bool:
     found = (await tier.read({run_id: after})).get(run_id, [])
     return bool(found) and found[-1].seq == seq
+
+
+def _counted(ask: Any, asked: Counter[str], name: str) -> Any:
+    async def counted(followed: dict[str, int]) -> Any:
+        asked[name] += 1
+        return await ask(followed)
+
+    return counted
+
+
+async def _takes_over(store: Store) -> bool:
+    return await store.claim("r1", "other", 60.0, 3) is not None
 
 
 def _joined(tier: RedisHotTier, count: int) -> bool:
