@@ -155,7 +155,8 @@ class RunDetail(RunRow):
     """A run with everything that is known of it, also while it is under way.
 
     ``result`` is there once it ended; until then nodes, usage and answer are those of the committed events.
-    ``execution_log`` has the durable events, ``state`` the channels of the last checkpoint, where asked for.
+    ``execution_log`` has the durable events; ``state`` the channels of the last checkpoint, and ``next`` the
+    nodes that come after it, where asked for.
     """
 
     request_id: str = ""
@@ -169,6 +170,7 @@ class RunDetail(RunRow):
     cost_usd: float | None = None
     execution_log: Annotated[tuple[_AnyEvent, ...], _Asked] = ()
     state: dict[str, Any] | None = None
+    next: Annotated[tuple[str, ...], _Asked] = ()
     checkpoints: Annotated[tuple[CheckpointFact, ...], _Asked] = ()
     feedback: tuple[GivenFeedback, ...] = ()
 

@@ -13,6 +13,7 @@ import pytest
 from registries.contracts.errors import Conflict, KeyReused, NotFound, ValidationError
 from registries.contracts.runs import RunEvent, RunRequest
 from serve_app.client import AsyncClient, Connection, Retries
+from tests.unit.actors.running.forking import Lab
 from tests.unit.serve_app.client.torn_network import Bytes
 from tests.unit.serve_app.front_door import KEY, FrontDoor, front_door, until
 from tests.unit.serve_app.scripted_runner import failed_story, waiting_story
@@ -149,6 +150,26 @@ async def test_a_failed_run_is_restarted_and_read_past_its_first_end() -> None:
             assert types.index("run.failed") < types.index("run.restarted") and types[-1] == "run.completed"
         with pytest.raises(ValidationError):
             await client.restart_run("run-1")
+
+
+async def test_a_run_is_forked_from_a_checkpoint_with_another_state() -> None:
+    async with served() as (door, client, network):
+        door.runner.works_when_woken = False
+        made = await client.create_run(ASK)
+        lab = Lab("challenge", store=door.store)
+        await lab.finish(made.run_id)
+        first = await client.get_run(made.run_id, log=False, state=True)
+        assert first.state is not None and first.checkpoints[-1].next == ("creator",)
+        network.cuts = [0]
+        edits = {"outputs": {"creator": "edited"}}
+        forked = await client.fork_run(made.run_id, first.checkpoints[0].checkpoint_id, edits, {"seed": 7})
+        assert forked.parent == made.run_id and len(await door.rows()) == 2
+        second = await client.get_run(forked.run_id, log=False, state=True)
+        assert second.state is not None and second.state["outputs"]["creator"] == "edited"
+        assert second.request["seed"] == 7
+        assert [row.run_id async for row in client.iter_runs(parent=made.run_id)] == [forked.run_id]
+        with pytest.raises(NotFound):
+            await client.fork_run(made.run_id, "no-such-checkpoint")
 
 
 async def test_a_run_is_cancelled() -> None:
