@@ -11,14 +11,14 @@ from registries.contracts.runs import RunOrder
 from registries.specs import FlowSpec
 
 
-def check_run_order(order: RunOrder, catalog: Catalog) -> FlowSpec:
-    """The flow that the order names.
+def check_run_order(order: RunOrder, catalog: Catalog, pinned: FlowSpec | None = None) -> FlowSpec:
+    """The flow that the order names, or the version that it is ``pinned`` to.
 
     Raises NotFound (flow, strategy or model, with a suggestion) or ValidationError (version, roles and
     inputs that the flow does not have, models that are off); ``param`` is the field of the request.
     """
     request = order.request
-    flow = _known_flow(request.flow_type, catalog)
+    flow = pinned or _known_flow(request.flow_type, catalog)
     check_strategy(request.strategy, catalog)
     for role, reference in request.models.items():
         if role in model_roles(flow):

@@ -27,6 +27,7 @@ from serve_app.routes.operations import operations_routes
 from serve_app.routes.orchestrate import orchestrate_routes
 from serve_app.routes.run_actions import run_action_routes
 from serve_app.routes.run_events import run_event_routes
+from serve_app.routes.run_fork import run_fork_routes
 from serve_app.routes.run_socket import run_socket_routes
 from serve_app.routes.runs import run_routes
 from serve_app.routes.statistics import statistics_routes
@@ -70,6 +71,7 @@ def _routes(services: Services, keys: KeyCheck) -> FastAPI:
         orchestrate_routes(services),
         run_routes(services),
         run_action_routes(services),
+        run_fork_routes(services),
         run_event_routes(services),
         run_socket_routes(services, keys),
         operations_routes(services),

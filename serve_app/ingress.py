@@ -61,7 +61,7 @@ class FrontDoor:
             cluster=RayCluster(lambda: readiness(config, catalog), lambda: metrics_page(config)),
             metrics=telemetry.metrics,
             clock=SystemClock(),
-            mermaid=FlowGraphs(catalog).mermaid,
+            graphs=FlowGraphs(catalog),
             version=importlib.metadata.version(DISTRIBUTION),
         )
 

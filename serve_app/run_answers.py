@@ -28,9 +28,16 @@ async def new_run_answer(services: Services, ask: RunAsk, mode: RunMode) -> Resp
     if not accepted.created:
         row = await stored_run(services.store, accepted.run_id, ask.caller.tenant)
         return _summary_answer(row, replayed=True)
-    flow = services.catalog.flows.get(ask.request.flow_type)
-    facts = {"run_id": accepted.run_id, "status": accepted.status, "created_at": now, "parent": ask.parent}
-    return _summary_answer({**facts, "flow": flow.name, "flow_version": flow.version})
+    flow = ask.fork.flow if ask.fork else services.catalog.flows.get(ask.request.flow_type)
+    facts = {
+        "run_id": accepted.run_id,
+        "status": accepted.status,
+        "flow": flow.name,
+        "flow_version": flow.version,
+        "created_at": now,
+        "parent": ask.fork.parent if ask.fork else None,
+    }
+    return _summary_answer(facts)
 
 
 async def queued_again_answer(

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from actors.stores.records import CheckpointRow, IdempotencyKey
-from registries.contracts.runs import RunRequest
+from registries.contracts.runs import RunOrder, RunRequest
+from registries.specs import FlowSpec
 from serve_app.caller import Caller
 from serve_app.live_run import LiveRun
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """Which run a new one comes from, in which flow, and how its first state is made."""
+
+    parent: str
+    flow: FlowSpec
+    state: Callable[[RunOrder], Awaitable[tuple[CheckpointRow, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
 class RunAsk:
-    """A run to be made. ``parent`` and ``checkpoints`` are a fork's (see actors.stores.records.NewRun)."""
+    """A run to be made."""
 
     request: RunRequest
     request_id: str
     traceparent: str | None = None
     key: IdempotencyKey | None = None
     caller: Caller = field(default_factory=Caller)
-    parent: str | None = None
-    checkpoints: tuple[CheckpointRow, ...] = ()
-    flow_version: str | None = None
+    fork: Fork | None = None
 
     @property
     def cancels(self) -> bool:

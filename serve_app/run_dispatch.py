@@ -81,12 +81,13 @@ class RunDispatch:
 
     async def enqueue(self, ask: RunAsk) -> Accepted:
         """Commit a background run and tell the runners; raises as ``begin`` does."""
-        new = self._new_run(ask)
+        order, flow = self._order(ask)
         try:
             await self._gate.enter()
         except CapacityError:
             self._metrics.record_rejected("queue_full")
             raise
+        new = await self._new_run(ask, order, flow)
         accepted = await self._accept(new)
         self.wake()
         return accepted
@@ -98,10 +99,11 @@ class RunDispatch:
         without a key is accepted by the runner that begins it, in one commit with the claim, or here when
         none does; its errors come where it is waited for.
         """
-        new = self._new_run(ask)
+        order, flow = self._order(ask)
         self._check_room()
-        run_id, deadline_s = new.order.run_id, new.order.deadline_s
-        if ask.key is None and ask.parent is None:
+        new = await self._new_run(ask, order, flow)
+        run_id, deadline_s = order.run_id, order.deadline_s
+        if ask.key is None and ask.fork is None:
             return Attended(self._open(run_id, ask, 0, deadline_s, new, 0), False)
         accepted = await self._accept(new)
         if not accepted.created:
@@ -161,7 +163,7 @@ class RunDispatch:
 
     # -- accepting
 
-    def _new_run(self, ask: RunAsk) -> NewRun:
+    def _order(self, ask: RunAsk) -> tuple[RunOrder, FlowSpec]:
         order = RunOrder(
             run_id=self._new_id(),
             request_id=ask.request_id,
@@ -171,8 +173,14 @@ class RunDispatch:
             user=ask.caller.user,
             traceparent=ask.traceparent,
         )
-        flow = check_run_order(order, self._catalog)
-        return NewRun(order, flow.version, self._spec(flow), ask.key, ask.parent, ask.checkpoints)
+        return order, check_run_order(order, self._catalog, ask.fork.flow if ask.fork else None)
+
+    async def _new_run(self, ask: RunAsk, order: RunOrder, flow: FlowSpec) -> NewRun:
+        spec = self._spec(flow)
+        if ask.fork is None:
+            return NewRun(order, flow.version, spec, ask.key)
+        state = await ask.fork.state(order)
+        return NewRun(order, flow.version, spec, ask.key, ask.fork.parent, state)
 
     def _spec(self, flow: FlowSpec) -> dict[str, Any]:
         known = self._specs.get((flow.name, flow.version))

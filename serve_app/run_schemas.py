@@ -150,6 +150,7 @@ class CheckpointFact(BaseModel):
     checkpoint_id: str
     parent_id: str | None = None
     step: int | None = None
+    created_at: float
     next: list[str]
 
 
@@ -176,6 +177,7 @@ class RunDetail(_StoredRun):
     feedback: list[GivenFeedback]
     execution_log: list[RunEvent] | None = None
     state: dict[str, Any] | None = None
+    next: list[str] | None = None
     checkpoints: list[CheckpointFact] | None = None
 
 

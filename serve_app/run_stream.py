@@ -84,8 +84,14 @@ class RunStream:
                 return
 
     def _lacks(self, batch: list[ShownEvent]) -> bool:
-        first = next((item.event.seq for item in batch if not item.is_token), self._seen)
-        return first > self._seen + 1
+        """Whether durable events are missing before or between those of the batch."""
+        last = self._seen
+        for item in batch:
+            if not item.is_token and item.event.seq > last:
+                if item.event.seq > last + 1:
+                    return True
+                last = item.event.seq
+        return False
 
     def _fresh(self, batch: list[ShownEvent]) -> list[ShownEvent]:
         fresh = [item for item in batch if item.is_news(self._seen)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.stores.store import Store
+from flows.builder import FlowGraphs
 from flows.ports import Clock, Generator
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.specs import FlowSpec
 from serve_app.run_dispatch import RunDispatch
 from serve_app.run_ports import RunMetrics
 
@@ -51,7 +51,7 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a route may use. ``mermaid`` draws a flow's compiled graph."""
+    """Everything a route may use. ``graphs`` are the compiled flows."""
 
     config: RuntimeConfig
     catalog: Catalog
@@ -61,5 +61,5 @@ class Services:
     cluster: Cluster
     metrics: Metrics
     clock: Clock
-    mermaid: Callable[[FlowSpec], str]
+    graphs: FlowGraphs
     version: str

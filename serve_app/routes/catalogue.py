@@ -42,7 +42,7 @@ def catalogue_routes(services: Services) -> APIRouter:
         except NotFound as error:
             raise NotFound(error.message, param="name") from None
         summary = flow_summary(spec)
-        return FlowDetail(**dict(summary), spec=spec, mermaid=services.mermaid(spec))
+        return FlowDetail(**dict(summary), spec=spec, mermaid=services.graphs.mermaid(spec))
 
     return router
 

@@ -29,7 +29,9 @@ from serve_app.run_schemas import (
 from serve_app.services import Services
 
 _WRITES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507)
-_WAITED: dict[int | str, dict[str, Any]] = {200: {"model": RunResult, "description": "with mode wait: the run's result"}}
+_WAITED: dict[int | str, dict[str, Any]] = {
+    200: {"model": RunResult, "description": "with mode wait: the run's result"}
+}
 
 
 def run_action_routes(services: Services) -> APIRouter:

@@ -8,11 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from actors.running.state_document import state_document
 from actors.stores.records import RunFilter
 from serve_app.body import read_body
 from serve_app.caller import caller_of
 from serve_app.idempotency import idempotency_key
 from serve_app.openapi import body_of, error_answers, key_and, query_of
+from serve_app.pinned_flow import pinned_flow
 from serve_app.query import check_known, flag
 from serve_app.request_facts import facts_of
 from serve_app.run_answers import new_run_answer
@@ -73,18 +75,21 @@ def run_routes(services: Services) -> APIRouter:
         "/api/runs/{run_id}",
         summary="A run in full",
         response_model=RunDetail,
-        responses=error_answers(400, 401, 404, 503),
+        responses=error_answers(400, 401, 404, 409, 503),
         openapi_extra=query_of(_DETAIL_PARAMETERS),
     )
     async def run(run_id: str, request: Request) -> Response:
         query = request.query_params
         check_known(query, tuple(_DETAIL_PARAMETERS))
-        with_log = flag(query, "log", True)
+        with_log, with_state = flag(query, "log", True), flag(query, "state", False)
         tenant = caller_of().tenant
         row = await stored_run(services.store, run_id, tenant)
         wants_events = with_log or row["result"] is None
         events = await all_events(services.store, run_id, tenant) if wants_events else []
         detail = run_detail(row, events, with_log)
+        if with_state:
+            flow = await pinned_flow(services.store, services.catalog, row)
+            detail.update(await state_document(services.store, services.graphs, flow, run_id))
         return JSONResponse(detail)
 
     return router

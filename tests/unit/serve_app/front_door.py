@@ -19,6 +19,7 @@ from actors.running.ports import SystemClock
 from actors.stores.open_store import open_store
 from actors.stores.records import RunFilter
 from actors.stores.store import Store
+from flows.builder import FlowGraphs
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.generation import (
     GenerationChunk,
@@ -228,7 +229,7 @@ async def _opened(
         cluster=cluster,
         metrics=metrics,
         clock=SystemClock(),
-        mermaid=lambda flow: f"graph TD;\n  {flow.name}",
+        graphs=FlowGraphs(CATALOG),
         version="1.2.3",
     )
     app = create_api(services)

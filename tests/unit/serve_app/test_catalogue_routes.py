@@ -30,7 +30,7 @@ async def test_flows_and_one_in_full() -> None:
         one = (await door.client.get("/api/flows/challenge")).json()
         missing = await door.client.get("/api/flows/chalenge")
     assert [flow["name"] for flow in listed] == CATALOG.flows.names()
-    assert one["version"] == CATALOG.flows.get("challenge").version and one["mermaid"].startswith("graph")
+    assert one["version"] == CATALOG.flows.get("challenge").version and one["mermaid"].startswith("flowchart")
     assert one["spec"]["nodes"] and "creator" in one["roles"]
     assert missing.status_code == 404 and "challenge" in missing.json()["error"]["message"]
 

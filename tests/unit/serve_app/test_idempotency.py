@@ -82,7 +82,8 @@ async def test_a_duplicate_that_leaves_does_not_cancel_the_run_of_the_other() ->
         door.runner.gate = asyncio.Event()
         ask = {**ASK, "on_disconnect": "cancel"}
         calls = [
-            asyncio.create_task(door.client.post("/api/orchestrate", json=ask, headers=KEYED)) for _ in range(2)
+            asyncio.create_task(door.client.post("/api/orchestrate", json=ask, headers=KEYED))
+            for _ in range(2)
         ]
         await until(lambda: sum(live.clients for live in door.dispatch._live.values()) == 2)
         calls[0].cancel()
@@ -139,9 +140,7 @@ async def test_actions_are_done_once(action: str) -> None:
         first = await door.client.post(path, json=body, headers=KEYED)
         await door.runner.work_queue()
         second = await door.client.post(path, json=body, headers=KEYED)
-        other = await door.client.post(
-            "/api/runs/run-1/restart", json={"deadline_s": 5}, headers=KEYED
-        )
+        other = await door.client.post("/api/runs/run-1/restart", json={"deadline_s": 5}, headers=KEYED)
     assert first.status_code == second.status_code and second.json()["run_id"] == "run-1"
     assert second.json()["status"] == ("cancelled" if action == "cancel" else "completed")
     assert (REPLAYED in second.headers) is (action != "cancel")

@@ -196,7 +196,9 @@ async def test_a_rating_is_kept_and_replaced() -> None:
     assert [(one["user"], one["rating"], one["comment"]) for one in given] == [("admin", 1.0, None)]
 
 
-@pytest.mark.parametrize("body", [{"rating": 1.1}, {"rating": -0.1}, {"rating": True}, {"rating": "good"}, {}])
+@pytest.mark.parametrize(
+    "body", [{"rating": 1.1}, {"rating": -0.1}, {"rating": True}, {"rating": "good"}, {}]
+)
 async def test_ratings_that_are_none(body: dict[str, Any]) -> None:
     async with front_door() as door:
         await ended(door, door.runner.story)

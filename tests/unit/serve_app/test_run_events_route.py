@@ -158,7 +158,9 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_costs_no_more_memory()
             door.runner.gate.set()
             await call
             # Its reader is out of the run; nobody else holds what it has not taken.
-            await until(lambda: len(door.dispatch.tail) == 0 or not door.dispatch.tail._topics["run-1"].readers)
+            await until(
+                lambda: len(door.dispatch.tail) == 0 or not door.dispatch.tail._topics["run-1"].readers
+            )
             stuck.takes.set()
             await stuck.over()
         name, _, error = stuck.events[-1]

@@ -278,7 +278,7 @@ async def test_a_finished_run_in_full() -> None:
     assert body["result"]["answer"] == "85" and body["cost_usd"] == 0.0 and body["error"] is None
     log = body["execution_log"]
     assert [event["seq"] for event in log] == [1, 2, 3, 4, 5]
-    assert [event["type"] for event in log][0] == "run.queued" and "node.token" not in str(log)
+    assert log[0]["type"] == "run.queued" and "node.token" not in str(log)
     assert body["feedback"][0]["rating"] == 0.5 and body["feedback"][0]["user"] == "admin"
     assert "execution_log" not in short and short["answer"] == "85"
 

@@ -30,7 +30,7 @@ async def sqlite_store() -> AsyncIterator[Store]:
 
 
 class WrittenRun:
-    """Accepted and held by the test; ``seq`` is the last event. ``write`` commits, and hands the events out."""
+    """Accepted and held by the test; ``seq`` is the last event."""
 
     def __init__(self, store: Store, claimed: ClaimedRun) -> None:
         self.store = store
