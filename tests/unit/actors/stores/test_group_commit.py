@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,26 +9,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.stores.group_commit import commit_together
+from registries.contracts.errors import StoreError, StoreFull
+
+Work = Callable[[sqlite3.Connection], Any]
 
 
-class Traced(sqlite3.Connection):
-    """Counts commits."""
+class Database:
+    """A table of unique keys and a count of its commits; ``faults`` are raised by the next transactions."""
 
-    commits = 0
+    def __init__(self, *faults: Exception | None) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.execute("CREATE TABLE t (k INTEGER PRIMARY KEY)")
+        self.commits = 0
+        self.faults = list(faults)
 
-    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-        if sql == "COMMIT":
-            self.commits += 1
-        return super().execute(sql, *args)
+    def transact(self, works: Sequence[Work]) -> list[Any]:
+        if self.faults and (fault := self.faults.pop(0)) is not None:
+            raise fault
+        self.connection.execute("BEGIN")
+        try:
+            answers = [work(self.connection) for work in works]
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+        self.commits += 1
+        return answers
+
+    def rows(self) -> list[int]:
+        return [row[0] for row in self.connection.execute("SELECT k FROM t ORDER BY k")]
 
 
-def database() -> Traced:
-    connection = sqlite3.connect(":memory:", isolation_level=None, factory=Traced)
-    connection.execute("CREATE TABLE t (k INTEGER PRIMARY KEY)")
-    return connection
-
-
-def insert(*keys: int) -> Callable[[sqlite3.Connection], int]:
+def insert(*keys: int) -> Work:
     def work(connection: sqlite3.Connection) -> int:
         for key in keys:
             connection.execute("INSERT INTO t VALUES (?)", (key,))
@@ -38,44 +49,50 @@ def insert(*keys: int) -> Callable[[sqlite3.Connection], int]:
     return work
 
 
-def rows(connection: sqlite3.Connection) -> list[int]:
-    return [row[0] for row in connection.execute("SELECT k FROM t ORDER BY k")]
-
-
 def test_good_writes_share_one_commit() -> None:
-    connection = database()
-    assert commit_together(connection, [insert(1), insert(2, 3), insert(4)]) == [1, 2, 1]
-    assert rows(connection) == [1, 2, 3, 4] and connection.commits == 1
+    database = Database()
+    assert commit_together(database.transact, [insert(1), insert(2, 3), insert(4)]) == [1, 2, 1]
+    assert database.rows() == [1, 2, 3, 4] and database.commits == 1
+
+
+def test_nothing_to_write_is_no_transaction() -> None:
+    assert commit_together(Database(AssertionError("asked")).transact, []) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=3), max_size=6))
 def test_each_write_is_whole_or_refused_as_if_it_came_alone(groups: list[list[int]]) -> None:
-    together, alone = database(), database()
-    outcomes = commit_together(together, [insert(*keys) for keys in groups])
-    expected = [commit_together(alone, [insert(*keys)])[0] for keys in groups]
+    together, alone = Database(), Database()
+    outcomes = commit_together(together.transact, [insert(*keys) for keys in groups])
+    expected = [commit_together(alone.transact, [insert(*keys)])[0] for keys in groups]
     assert [type(o) for o in outcomes] == [type(e) for e in expected]
-    assert rows(together) == rows(alone)
+    assert together.rows() == alone.rows()
 
 
 def test_a_write_s_own_bug_is_its_own() -> None:
     def buggy(_: sqlite3.Connection) -> None:
         raise TypeError("not JSON")
 
-    connection = database()
-    first, second = commit_together(connection, [buggy, insert(1)])
-    assert isinstance(first, TypeError) and second == 1 and rows(connection) == [1]
+    database = Database()
+    first, second = commit_together(database.transact, [buggy, insert(1)])
+    assert isinstance(first, TypeError) and second == 1 and database.rows() == [1]
 
 
-def test_a_locked_database_refuses_all(tmp_path: Path) -> None:
-    path = tmp_path / "d.db"
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("CREATE TABLE t (k INTEGER PRIMARY KEY)")
-    holder.execute("BEGIN EXCLUSIVE")
-    blocked = sqlite3.connect(path, isolation_level=None, timeout=0.01)
-    outcomes = commit_together(blocked, [insert(1), insert(2)])
-    assert all(isinstance(o, sqlite3.OperationalError) for o in outcomes)
-    holder.execute("ROLLBACK")
-    assert commit_together(blocked, [insert(1), insert(2)]) == [1, 1]
-    with pytest.raises(sqlite3.ProgrammingError):
-        blocked.close()
-        blocked.execute("SELECT 1")
+def test_a_database_that_is_away_refuses_all_and_is_asked_once() -> None:
+    database = Database(StoreError("away"))
+    outcomes = commit_together(database.transact, [insert(1), insert(2)])
+    assert [str(o) for o in outcomes] == ["away", "away"]
+    assert database.rows() == [] and database.commits == 0
+
+
+def test_where_all_do_not_fit_some_may() -> None:
+    database = Database(StoreFull("full"), StoreFull("full"))
+    outcomes = commit_together(database.transact, [insert(1), insert(2)])
+    assert isinstance(outcomes[0], StoreFull) and outcomes[1] == 1 and database.rows() == [2]
+
+
+def test_the_end_of_the_process_is_not_an_outcome() -> None:
+    def stop(_: sqlite3.Connection) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commit_together(Database().transact, [insert(1), stop])
