@@ -133,21 +133,31 @@ def release_orphans(tx: Transaction, owner_prefix: str) -> int:
 def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | None:
     """The run, now the claimant's; None when it was ended instead."""
     deaths = run.deaths + (run.status == "running")
-    if run.cancel_requested:
-        return end_run(tx, run.run_id, "cancelled", CANCELLED)
-    if run.status == "running" and deaths >= claimant.max_deaths:
-        return park(tx, run.run_id, deaths, run.last_seq)
-    if run.remaining_s <= 0:
-        return end_run(tx, run.run_id, "failed", TOO_LATE)
+    if _is_ended(tx, run, deaths, claimant.max_deaths):
+        return None
     try:
         claimed = _claimed(run)
     except pydantic.ValidationError as error:
         # Accepted by another version of this program. It must not stand in everybody's way for ever.
         message = f"this version cannot read the run's request: {error.error_count()} faults"
         fact = ErrorFact(code=ValidationError.code, message=message, param="request")
-        return end_run(tx, run.run_id, "failed", fact)
+        end_run(tx, run.run_id, "failed", fact)
+        return None
     tx.execute(_TAKE, (deaths, run.token + 1, claimant.owner, float(claimant.ttl_s), run.run_id))
     return claimed
+
+
+def _is_ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int) -> bool:
+    """Whether the run may not go on, and therefore ends here."""
+    if run.cancel_requested:
+        end_run(tx, run.run_id, "cancelled", CANCELLED)
+    elif run.status == "running" and deaths >= max_deaths:
+        park(tx, run.run_id, deaths, run.last_seq)
+    elif run.remaining_s <= 0:
+        end_run(tx, run.run_id, "failed", TOO_LATE)
+    else:
+        return False
+    return True
 
 
 def _claimed(run: _Candidate) -> ClaimedRun:

@@ -55,7 +55,7 @@ def resume(
     if known is not None:
         return known
     status, attempts, last_seq, waiting_json = _find(tx, run_id, tenant)
-    if status != "waiting":
+    if status != "waiting" or waiting_json is None:
         raise Conflict(f"run {run_id} does not wait for a decision, it is {status}", param="run_id")
     waiting = load_json(waiting_json)
     if decision.interrupt_id not in ("", waiting["interrupt_id"]):
