@@ -37,7 +37,7 @@ chunks = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(before=chunks, after=chunks, data=st.data())
 async def test_no_gap_and_no_repetition_at_any_position(before: Any, after: Any, data: Any) -> None:
-    """``told`` batches come by the runner's stream, ``late`` ones with the next of them, others by the store."""
+    """``told`` batches come by a runner's stream, ``late`` ones with the next, others by the store."""
     async with sqlite_store() as store:
         run, tail = await WrittenRun.begin(store), EventTail(store)
         with tail.topic("r") as topic:
