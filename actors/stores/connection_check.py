@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from actors.stores.connection_share import TOOL_CONNECTIONS, ConnectionShare, require_room
-from actors.stores.open_store import postgres_name, store_url
+from actors.stores.open_database import postgres_name, store_url
 from registries.contracts.config import RuntimeConfig
 
 

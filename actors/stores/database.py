@@ -15,6 +15,9 @@ class Cursor(Protocol):
     @property
     def rowcount(self) -> int: ...
 
+    @property
+    def description(self) -> Any: ...
+
     def fetchone(self) -> Any: ...
 
     def fetchall(self) -> list[Any]: ...
@@ -60,6 +63,10 @@ class Database(Protocol):
 
     def open_transactor(self) -> Transactor:
         """A connection of one's own for a thread of one's own."""
+        ...
+
+    def load(self, work: Work[T]) -> T:
+        """One transaction over a connection of its own, without limits of time; for large loads. Blocking."""
         ...
 
     async def details(self) -> dict[str, Any]:

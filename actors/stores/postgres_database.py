@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import psycopg
+
 from actors.stores.connection_share import ConnectionShare, ServerRoom
 from actors.stores.database import Transaction, Work
 from actors.stores.outage_watch import OutageWatch
@@ -80,6 +82,17 @@ class PostgresDatabase:
     def open_transactor(self) -> PostgresTransactor:
         """It connects at its first use."""
         return PostgresTransactor(self._pool)
+
+    def load(self, work: Work[T]) -> T:
+        """See Database."""
+        try:
+            with self._pool.connect_unbounded() as connection:
+                answer: T = transact(connection, [work])[0]
+                return answer
+        except WorkFailed as failed:
+            raise self._ours(failed) from failed.__cause__
+        except psycopg.Error as error:
+            raise our_error(error, self._pool.address.shown) from error
 
     async def details(self) -> dict[str, Any]:
         """See Database."""

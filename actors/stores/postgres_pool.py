@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
@@ -66,6 +67,14 @@ class PostgresPool:
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def connect_unbounded(self) -> psycopg.Connection[Any]:
+        """A connection of one's own whose statements may take any time; raises psycopg.Error."""
+        connection = psycopg.connect(**self._options)
+        prepare_connection(connection, self.address.schema)
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(f"SET {name} = 0".encode())
         return connection
 
     def ask(self) -> None:

@@ -73,6 +73,17 @@ class SqliteDatabase:
         """A connection of one's own for a thread of one's own."""
         return SqliteTransactor(self._file)
 
+    def load(self, work: Work[T]) -> T:
+        """See database.Database; other processes wait meanwhile."""
+        connection, lock = SqliteConnection(self._file), FileLock(self._file.path)
+        try:
+            with lock:
+                answer: T = connection.transact([work])[0]
+                return answer
+        finally:
+            connection.close()
+            lock.close()
+
     async def details(self) -> dict[str, Any]:
         sizes = await self.read(_sizes)
         log = self._file.path.with_name(self._file.path.name + "-wal")

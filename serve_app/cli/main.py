@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from serve_app.cli.backup import backup
 from serve_app.cli.direct import direct
 from serve_app.cli.doctor import doctor
 from serve_app.cli.down import down
 from serve_app.cli.flows import flows
 from serve_app.cli.models import models
+from serve_app.cli.restore import restore
 from serve_app.cli.run import run
 from serve_app.cli.runs import runs
 from serve_app.cli.stats import stats
@@ -35,6 +37,8 @@ for _name, _command in (
     ("models", models),
     ("flows", flows),
     ("doctor", doctor),
+    ("backup", backup),
+    ("restore", restore),
     ("token", token),
 ):
     app.command(_name)(_command)
