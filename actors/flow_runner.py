@@ -26,6 +26,7 @@ from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
 from actors.running.run_register import RunRegister
 from actors.running.task_owner import TaskOwner
+from actors.running.scheduled_backup import ScheduledBackup
 from actors.stores.live_events import live_events
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, NewRun
@@ -91,7 +92,8 @@ class FlowRunner:
             self._store, self._owner_name, config.lease, self._free, self._begin, telemetry.metrics
         )
         self._helpers.start(self._queue.run(), "run-queue")
-        self._helpers.start(Housekeeping(self._store, config, _no_backup).run(), "housekeeping")
+        backups = ScheduledBackup(self._store, config)
+        self._helpers.start(Housekeeping(self._store, config, backups.back_up).run(), "housekeeping")
         # Not awaited: the first runs may come before the workers are warm.
         self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
@@ -205,10 +207,6 @@ def owner_name(config: RuntimeConfig) -> str:
     """Who holds a lease: runtime, node, process; unique, since a pid may come again."""
     node = ray.get_runtime_context().get_node_id()[:12]
     return f"{config.instance}:{node}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-async def _no_backup() -> None:
-    return
 
 
 def flow_runner_app(config: RuntimeConfig) -> serve.Application:
