@@ -61,6 +61,7 @@ def connection_options(address: PostgresAddress, name: str) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": name,
+        "client_encoding": "utf8",
         "keepalives": 1,
         "keepalives_idle": 5,
         "keepalives_interval": 1,

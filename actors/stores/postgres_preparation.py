@@ -12,15 +12,23 @@ from actors.stores.postgres_errors import our_error
 from actors.stores.postgres_transaction import PostgresTransaction
 from actors.stores.postgres_url import PostgresAddress
 from actors.stores.schema import MIGRATIONS
+from registries.contracts.errors import ValidationError
 
 
 def prepare_database(address: PostgresAddress, options: Mapping[str, Any]) -> None:
     """Make the schema that the URL names where it is missing, and apply migrations. Blocking.
 
-    Raises StoreError with the server's reason: no server, a key that it refuses, a schema that is newer.
+    Raises StoreError with the server's reason (no server, a key that it refuses) or for a schema that is
+    newer, ValidationError for a database that cannot hold every text.
     """
     try:
         with psycopg.connect(**options) as connection:
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise ValidationError(
+                    f"the database {address.shown} keeps texts as {encoding}; make one with ENCODING 'UTF8'",
+                    param="store_url",
+                )
             if address.schema:
                 connection.execute("SELECT set_config('search_path', %s, false)", (f'"{address.schema}"',))
             if not _is_current(connection):

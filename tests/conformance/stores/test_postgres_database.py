@@ -8,15 +8,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from actors.stores.connection_check import check_connections
 from actors.stores.connection_share import ConnectionShare
 from actors.stores.database import Transaction, Work
+from actors.stores.open_database import postgres_name
 from actors.stores.postgres_connection import IDLE_IN_TRANSACTION_S
 from actors.stores.postgres_database import PostgresDatabase
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Conflict, LeaseLost, StoreError, StoreFull, ValidationError
 from tests.own_server import OwnServer
 from tests.polling import until
@@ -348,3 +352,34 @@ async def test_who_stops_in_the_middle_of_a_transaction_lets_go_of_its_rows(post
         await until(raised, IDLE_IN_TRANSACTION_S + 5)
         over.set()
         await asyncio.wait([held])
+
+
+async def test_a_server_too_small_for_all_nodes_is_refused_at_the_start() -> None:
+    with own_postgres("max_connections=30") as small:
+        config = RuntimeConfig(home="/nowhere", store_url=small.url)
+        await check_connections(config, nodes=1)
+        with pytest.raises(
+            ValidationError, match=r"27 free .*max_connections 30, 3 reserved, 0 held.* open 40"
+        ):
+            await check_connections(config, nodes=2)
+        others = [psycopg.connect(small.url) for _ in range(8)]
+        with pytest.raises(ValidationError, match="8 held by others"):
+            await check_connections(config, nodes=1)
+        # This runtime's own connections (after a crash, say) are part of what it asks for.
+        async with database_at(small.url, ConnectionShare(4, 4), name=postgres_name(config)) as database:
+            await database.read(jobs)
+            for other in others:
+                other.close()
+            await check_connections(config, nodes=1)
+
+
+async def test_nothing_is_asked_of_sqlite(tmp_path: Path) -> None:
+    await check_connections(RuntimeConfig(home=str(tmp_path)), nodes=1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(server: OwnServer) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE western ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(ValidationError, match="LATIN1.*UTF8"):
+        await PostgresDatabase.open(server.url.removesuffix("postgres") + "western", SHARE)
