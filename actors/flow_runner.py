@@ -25,9 +25,9 @@ from actors.running.run_execution import RunExecution, RunParts
 from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
 from actors.running.run_register import RunRegister
-from actors.running.task_owner import TaskOwner
 from actors.running.scheduled_backup import ScheduledBackup
-from actors.stores.live_events import live_events
+from actors.running.task_owner import TaskOwner
+from actors.stores.live_events import NoLiveEvents, live_events
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, NewRun
 from actors.telemetry.process_telemetry import open_telemetry
@@ -46,6 +46,7 @@ DRAIN_S = 20.0
 BUSY_RUNS = 16
 """With this many runs, tokens linger twice as long before they are sent, and so on."""
 MAX_LINGER_S = 0.2
+SHORT_RUN_S = 0.5
 
 
 class FlowRunner:
@@ -71,6 +72,8 @@ class FlowRunner:
         experts = ExpertPool(config, self._helpers, telemetry.metrics)
         self._store = await open_store(config, "runner")
         live = live_events(self._store)
+        # Words of a run that nobody streams reach readers by live events alone.
+        self._shows_tokens = not isinstance(live, NoLiveEvents)
         parts = RunParts(
             generator=TracedGenerator(self._gateway),
             store=self._store,
@@ -108,7 +111,7 @@ class FlowRunner:
         ended), StoreError. Closing or cancelling the stream leaves the run to go on, unless the request
         said ``on_disconnect: cancel``.
         """
-        execution = await self._execution(asked)
+        execution = await self._execution(asked, stream_tokens=True)
         reader = execution.log.reader()
         ended = False
         try:
@@ -118,6 +121,26 @@ class FlowRunner:
         finally:
             if not ended and execution.order.request.on_disconnect == "cancel":
                 execution.cancel(CancelledRun("the client went away"))
+
+    async def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
+        """As ``run`` for somebody who wants the end alone: its RunEvent as JSON, one item.
+
+        Before it comes an empty item when the run takes longer than ``SHORT_RUN_S``: it is begun. Every item
+        of a stream costs a hop, and most of what ``run`` tells would be thrown away.
+        """
+        execution = await self._execution(asked, stream_tokens=False)
+        assert execution.task is not None
+        try:
+            ended, _ = await asyncio.wait({execution.task}, timeout=SHORT_RUN_S)
+            if not ended:
+                yield b""
+                await asyncio.wait({execution.task})
+        finally:
+            if not execution.task.done() and execution.order.request.on_disconnect == "cancel":
+                execution.cancel(CancelledRun("the client went away"))
+        if execution.log.ending is None:
+            raise execution.error or CapacityError("the run goes on at another runner", retry_after_s=1.0)
+        yield execution.log.ending.model_dump_json().encode()
 
     async def wake(self) -> None:
         """Look at the queue now: a run was accepted."""
@@ -160,7 +183,7 @@ class FlowRunner:
         await self._gateway.aclose()
         flush_tracing()
 
-    async def _execution(self, asked: RunOrder | str) -> RunExecution:
+    async def _execution(self, asked: RunOrder | str, stream_tokens: bool) -> RunExecution:
         run_id = asked if isinstance(asked, str) else asked.run_id
         if (held := self._register.get(run_id)) is not None:
             return held
@@ -176,7 +199,11 @@ class FlowRunner:
             claimed = await self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
         finally:
             self._register.unreserve()
-        execution = None if claimed is None else self._register.begin(claimed, asked_at)
+        execution = (
+            None
+            if claimed is None
+            else self._register.begin(claimed, asked_at, stream_tokens or self._shows_tokens)
+        )
         if execution is None:
             raise Conflict(f"run {run_id} is taken already, or has ended", param="run_id")
         return execution
@@ -193,7 +220,7 @@ class FlowRunner:
     def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
         if claimed.order.attempt > 1:
             self._metrics.record_lease_reclaimed()
-        self._register.begin(claimed, asked_at)
+        self._register.begin(claimed, asked_at, self._shows_tokens)
 
     def _on_free(self) -> None:
         if self._queue.backlog:

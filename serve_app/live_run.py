@@ -17,12 +17,22 @@ class LiveRun:
     ``after`` is the last event that a stream of it leaves out. ``cancels`` when its last client leaves.
     """
 
-    def __init__(self, run_id: str, caller: Caller, after: int, deadline_s: float, cancels: bool) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        caller: Caller,
+        after: int,
+        deadline_s: float,
+        cancels: bool,
+        streams: bool = False,
+    ) -> None:
         self.run_id = run_id
         self.caller = caller
         self.after = after
         self.deadline_s = deadline_s
         self.cancels = cancels
+        self.streams = streams
+        """Whether its first client wants the events, and not the end alone."""
         self.clients = 0
         self.task: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[RunEvent] = asyncio.get_running_loop().create_future()

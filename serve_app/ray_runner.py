@@ -42,6 +42,7 @@ class RayRunner:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._runs = handle.options(method_name="run", stream=True)
+        self._results = handle.options(method_name="result", stream=True)
         self._wakes = handle.options(method_name="wake")
 
     async def wake(self) -> None:
@@ -65,23 +66,31 @@ class RayRunner:
         except Exception as error:
             raise _translated(error) from error
 
-    async def run(self, asked: RunOrder | str) -> AsyncIterator[Sequence[RunEvent]]:
+    def run(self, asked: RunOrder | str) -> AsyncIterator[Sequence[RunEvent]]:
         """See serve_app.run_ports.Runner."""
-        batches = self._runs.remote(asked)
-        try:
-            async for batch in batches:
-                yield batch
-        except GeneratorExit:
-            batches.cancel()
-            raise
-        except asyncio.CancelledError as error:
-            if not _cancelled_by_us():
-                raise _translated(error) from error
-            batches.cancel()
-            raise
-        except Exception as error:
-            # Not cancelled here: cancel() of a call that already failed raises that failure again.
+        return _items(self._runs.remote(asked))
+
+    def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
+        """See serve_app.run_ports.Runner."""
+        return _items(self._results.remote(asked))
+
+
+async def _items(call: Any) -> AsyncIterator[Any]:
+    """The items of a streamed call; closing the iterator cancels the call."""
+    try:
+        async for item in call:
+            yield item
+    except GeneratorExit:
+        call.cancel()
+        raise
+    except asyncio.CancelledError as error:
+        if not _cancelled_by_us():
             raise _translated(error) from error
+        call.cancel()
+        raise
+    except Exception as error:
+        # Not cancelled here: cancel() of a call that already failed raises that failure again.
+        raise _translated(error) from error
 
 
 def _cancelled_by_us() -> bool:

@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 
 from actors.stores.records import Accepted
 from serve_app.idempotency import REPLAYED
 from serve_app.run_ask import Attended, RunAsk
 from serve_app.run_detail import stored_run
-from serve_app.run_outcome import outcome_of
 from serve_app.run_schemas import RunLinks, RunMode, RunSummary
 from serve_app.run_stream import RunStream
 from serve_app.services import Services
@@ -22,7 +22,8 @@ from serve_app.streaming import RUN_FRAMES_AHEAD, run_frames, start_stream
 async def new_run_answer(services: Services, ask: RunAsk, mode: RunMode) -> Response:
     """A new run, or the one that its key had made, answered as ``mode`` says. Raises as RunDispatch does."""
     if mode != "background":
-        return await _attended_answer(services, await services.runs.begin(ask), mode, ask)
+        attended = await services.runs.begin(ask, streams=mode == "stream")
+        return await _attended_answer(services, attended, mode, ask)
     now = services.clock.time()
     accepted = await services.runs.enqueue(ask)
     if not accepted.created:
@@ -50,7 +51,7 @@ async def queued_again_answer(
 ) -> Response:
     """A run that was restarted or resumed, answered as ``mode`` says. ``row`` is what it was before."""
     if mode != "background":
-        attended = await services.runs.go_on(accepted, ask, deadline_s)
+        attended = await services.runs.go_on(accepted, ask, deadline_s, streams=mode == "stream")
         return await _attended_answer(services, attended, mode, ask)
     if accepted.created:
         services.runs.wake()
@@ -82,10 +83,10 @@ async def _attended_answer(services: Services, attended: Attended, mode: RunMode
     if mode == "stream":
         return await start_stream(_frames(services, attended), ask.request_id, headers, RUN_FRAMES_AHEAD)
     try:
-        result = outcome_of(await live.settled())
+        result = (await live.settled()).data["result"]
     finally:
         services.runs.leave(live)
-    return Response(result.model_dump_json().encode(), media_type="application/json", headers=headers)
+    return Response(orjson.dumps(result), media_type="application/json", headers=headers)
 
 
 async def _frames(services: Services, attended: Attended) -> AsyncGenerator[bytes, None]:

@@ -92,8 +92,10 @@ class RunDispatch:
         self.wake()
         return accepted
 
-    async def begin(self, ask: RunAsk) -> Attended:
+    async def begin(self, ask: RunAsk, streams: bool) -> Attended:
         """A run that a client waits for, on its way; with a key that was seen: the run that it made.
+
+        ``streams``: the client wants its events, and not the end alone.
 
         Raises NotFound or ValidationError (see check_run_order), KeyReused, CapacityError, StoreError. A run
         without a key is accepted by the runner that begins it, in one commit with the claim, or here when
@@ -104,19 +106,20 @@ class RunDispatch:
         new = await self._new_run(ask, order, flow)
         run_id, deadline_s = order.run_id, order.deadline_s
         if ask.key is None and ask.fork is None:
-            return Attended(self._open(run_id, ask, 0, deadline_s, new, 0), False)
+            return Attended(self._open(run_id, ask, 0, deadline_s, new, 0, streams), False)
         accepted = await self._accept(new)
         if not accepted.created:
             return await self.attend(accepted.run_id, ask)
-        return Attended(self._open(run_id, ask, 0, deadline_s, run_id, accepted.last_seq), False)
+        live = self._open(run_id, ask, 0, deadline_s, run_id, accepted.last_seq, streams)
+        return Attended(live, False)
 
-    async def go_on(self, accepted: Accepted, ask: RunAsk, deadline_s: float) -> Attended:
+    async def go_on(self, accepted: Accepted, ask: RunAsk, deadline_s: float, streams: bool) -> Attended:
         """Attend a run that was just put back into the queue (restarted, resumed), from there on."""
         if not accepted.created:
             return await self.attend(accepted.run_id, ask)
         self._check_room()
         run_id, seq = accepted.run_id, accepted.last_seq
-        return Attended(self._open(run_id, ask, seq - 1, deadline_s, run_id, seq), False)
+        return Attended(self._open(run_id, ask, seq - 1, deadline_s, run_id, seq, streams), False)
 
     async def attend(self, run_id: str, ask: RunAsk) -> Attended:
         """A run that exists: the one under way here, else what the store tells of it."""
@@ -217,9 +220,16 @@ class RunDispatch:
     # -- runs that are waited for
 
     def _open(
-        self, run_id: str, ask: RunAsk, after: int, deadline_s: float, asked: NewRun | str | None, seq: int
+        self,
+        run_id: str,
+        ask: RunAsk,
+        after: int,
+        deadline_s: float,
+        asked: NewRun | str | None,
+        seq: int,
+        streams: bool = False,
     ) -> LiveRun:
-        live = LiveRun(run_id, ask.caller, after, deadline_s, ask.cancels)
+        live = LiveRun(run_id, ask.caller, after, deadline_s, ask.cancels, streams)
         live.clients = 1
         self._live[run_id] = live
         live.task = self._spawn(self._listen(live, asked, seq), f"run-{run_id}")

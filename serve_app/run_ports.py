@@ -13,7 +13,11 @@ class RunnerLost(Exception):
 
 
 class Runner(Protocol):
-    """The FlowRunner deployment. All three are hints for speed: what counts is in the store."""
+    """The FlowRunner deployment. All of it are hints for speed: what counts is in the store."""
+
+    def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
+        """As ``run``, for the end alone: empty items are signs of life, the last is a RunEvent as JSON."""
+        ...
 
     def run(self, asked: RunOrder | str) -> AsyncIterator[Sequence[RunEvent]]:
         """Events in batches from the claim on; the last one is terminal, or ``run.waiting``.

@@ -13,13 +13,15 @@ class RunTopic:
     """Fans a run's events out, each durable one once, whoever brings it: a runner's stream or the store.
 
     ``seq`` is the last durable event that was fanned out; None until somebody knows where to begin, and
-    nothing is read from the store for it until then. ``fed`` while a runner's stream brings the events.
+    nothing is read from the store for it until then. ``fed`` while a runner's stream brings the events;
+    ``begun`` once a runner has told anything of it.
     """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.seq: int | None = None
         self.fed = False
+        self.begun = False
         self.users = 0
         self.readers: set[EventReader] = set()
         self.listeners: set[Callable[[RunEvent], None]] = set()

@@ -74,8 +74,14 @@ class RunExecution:
     """
 
     def __init__(
-        self, claimed: ClaimedRun, flow: FlowSpec, parts: RunParts, is_held: Callable[[], bool] = lambda: True
+        self,
+        claimed: ClaimedRun,
+        flow: FlowSpec,
+        parts: RunParts,
+        is_held: Callable[[], bool] = lambda: True,
+        stream_tokens: bool = True,
     ) -> None:
+        """``stream_tokens``: somebody may read the models' words as they come; else they cost nothing."""
         self.order = claimed.order
         self.lease = claimed.lease
         self.log = RunLog(
@@ -89,6 +95,9 @@ class RunExecution:
             is_careful=claimed.order.attempt > 1,
         )
         self.task: asyncio.Task[None] | None = None
+        self.error: ParleyError | None = None
+        """Why it ended here without an end of its own."""
+        self._stream_tokens = stream_tokens
         self._claimed = claimed
         self._flow = flow
         self._parts = parts
@@ -130,6 +139,7 @@ class RunExecution:
             structlog.get_logger("actors.flow_runner").exception("run_broke")
             error = InternalError("the run broke inside the runtime")
         finally:
+            self.error = error
             if error is not None:
                 self._parts.metrics.record_run_left(self._flow.name)
                 structlog.get_logger("actors.flow_runner").warning("run_not_finished", error=error.code)
@@ -220,6 +230,7 @@ class RunExecution:
             history=StoredHistory(parts.store, self.order.tenant),
             placement=parts.placement(events),
             clock=SystemClock(),
+            stream_tokens=self._stream_tokens,
         )
 
     async def _cut_off(self, error: ParleyError, events: ObservedEvents, saver: CheckpointSaver) -> RunResult:

@@ -14,13 +14,14 @@ from actors.stores.records import CheckpointRow, Lease, RunWrite, WriteRow
 from actors.stores.store import RunStore
 from actors.telemetry.metrics import Metrics
 from registries.contracts.errors import LeaseLost, ParleyError, StoreError
-from registries.contracts.runs import EventType, RunEvent, RunResult, Waiting
+from registries.contracts.runs import TERMINAL_EVENTS, EventType, RunEvent, RunResult, Waiting
 
 LINGER_S = 0.02
 """How long tokens wait for company; readers see this as the grain of the stream."""
 STORE_PATIENCE_S = 60.0
 """How long a commit is tried again while the database is away; the lease usually ends it before."""
 STORE_PAUSE_S = 0.1
+_ENDINGS = TERMINAL_EVENTS | {"run.waiting"}
 _END_TYPES: dict[str, EventType] = {
     "completed": "run.completed",
     "failed": "run.failed",
@@ -121,6 +122,12 @@ class RunLog:
             await self.keep((), ())
 
     # -- the readers' side
+
+    @property
+    def ending(self) -> RunEvent | None:
+        """The committed event that ended the run here: terminal, or that it waits for a human."""
+        last = self._shown[-1] if self._shown else None
+        return last if last is not None and last.type in _ENDINGS else None
 
     def reader(self) -> RunReader:
         """A new reader: first the durable events shown since the claim, then everything that comes."""

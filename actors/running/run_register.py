@@ -62,7 +62,7 @@ class RunRegister:
         """Give a reserved slot back."""
         self._reserved -= 1
 
-    def begin(self, claimed: ClaimedRun, asked_at: float) -> RunExecution | None:
+    def begin(self, claimed: ClaimedRun, asked_at: float, stream_tokens: bool = True) -> RunExecution | None:
         """Start a run that was claimed by a request sent at ``asked_at`` (monotonic).
 
         None for a run whose flow this version of the runtime cannot build: it ends as failed, and says so.
@@ -73,7 +73,9 @@ class RunRegister:
         except ValidationError as error:
             self._owner.start(self._refuse(claimed, error), f"refuse-{run_id}")
             return None
-        execution = RunExecution(claimed, flow, self._parts, lambda: self._keeper.is_sure(lease))
+        execution = RunExecution(
+            claimed, flow, self._parts, lambda: self._keeper.is_sure(lease), stream_tokens
+        )
         self._runs[run_id] = execution
         self._keeper.add(
             lease,

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from actors.stores.records import ClaimedRun, NewRun, RunWrite
 from actors.stores.store import Store
 from registries.contracts.errors import Conflict
-from registries.contracts.runs import ErrorFact, NodeResult, RunEvent, RunOrder, RunResult, Waiting
+from registries.contracts.runs import (
+    TERMINAL_EVENTS,
+    ErrorFact,
+    NodeResult,
+    RunEvent,
+    RunOrder,
+    RunResult,
+    Waiting,
+)
 from registries.loader import load_catalog
 
 CATALOG = load_catalog()
@@ -101,6 +110,17 @@ class ScriptedRunner:
             finished = True
         finally:
             self.left += not finished
+
+    async def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
+        """The same story for somebody who hears its first word as a sign of life, and its end."""
+        async with aclosing(cast("AsyncGenerator[Sequence[RunEvent], None]", self.run(asked))) as batches:
+            first = True
+            async for batch in batches:
+                if batch[-1].type in TERMINAL_EVENTS or batch[-1].type == "run.waiting":
+                    yield batch[-1].model_dump_json().encode()
+                elif first:
+                    yield b""
+                first = False
 
     async def wake(self) -> None:
         """See Runner; does the whole queue when it ``works_when_woken``."""

@@ -55,7 +55,7 @@ async def test_a_reader_goes_on_where_it_was(seen: int, how: str) -> None:
 async def test_a_live_run_with_its_tokens_for_whoever_joins() -> None:
     async with front_door() as door:
         door.runner.gate = asyncio.Event()
-        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "stream": True}))
         await until(lambda: "run-1" in door.runner.held)
         async with sse(door.app, PATH) as one, sse(door.app, PATH, last_event_id="2") as two:
             await until(lambda: len(one.events) == 3 and len(two.events) == 1)
@@ -150,7 +150,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_costs_no_more_memory()
             run_result(order),
         ]
         door.runner.gate = asyncio.Event()
-        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "stream": True}))
         await until(lambda: "run-1" in door.runner.held)
         async with sse(door.app, PATH) as stuck:
             await until(lambda: len(stuck.events) == 3)

@@ -37,11 +37,11 @@ async def test_a_run_that_ended_is_told_whole_and_closed() -> None:
 async def test_a_live_run_is_told_first_whole_then_as_it_happens() -> None:
     async with front_door() as door:
         door.runner.gate = asyncio.Event()
-        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "stream": True}))
         await until(lambda: "run-1" in door.runner.held)
         async with websocket(door.app, PATH) as socket:
             await until(lambda: len(socket.updates) == 1)
-            await until(lambda: len(door.dispatch.tail._topics["run-1"].readers) == 1)
+            await until(lambda: len(door.dispatch.tail._topics["run-1"].readers) == 2)
             door.runner.gate.set()
             await socket.over()
         await call
