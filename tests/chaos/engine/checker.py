@@ -12,18 +12,21 @@ from actors.stores.store import Store
 from registries.contracts.runs import TERMINAL_EVENTS, TERMINAL_STATUSES, RunEvent
 
 TENANT = "default"
-_ENDS = ("node.completed", "node.failed", "node.skipped")
 
 
 async def problems_of(
-    store: Store, acknowledged: Sequence[str], reference: Mapping[str, Any] | None = None
+    store: Store,
+    acknowledged: Sequence[str],
+    reference: Mapping[str, Any] | None = None,
+    journal: Path | None = None,
 ) -> list[str]:
     """Every broken promise, in words; empty when all hold.
 
     ``reference`` is the result of the same request without a fault: answers, node ids, visits and texts,
-    and tokens must be equal.
+    and tokens must be equal. ``journal`` is what the engines wrote of their model calls.
     """
     found: list[str] = []
+    begun = begun_calls(journal) if journal is not None else {}
     for run_id in acknowledged:
         run = await store.get(run_id, TENANT)
         if run is None:
@@ -34,6 +37,7 @@ async def problems_of(
             continue
         events = await store.events(run_id, TENANT)
         found += [f"{run_id}: {problem}" for problem in event_problems(events)]
+        found += [f"{run_id}: {problem}" for problem in repeated_nodes(events, begun)]
         if reference is not None:
             found += [f"{run_id}: {problem}" for problem in result_problems(run["result"], reference)]
     return found
@@ -55,6 +59,27 @@ def event_problems(events: Sequence[RunEvent]) -> list[str]:
     )
     found += [f"node {node} visit {visit} completed {n} times" for (node, visit), n in ends.items() if n > 1]
     return found
+
+
+def repeated_nodes(events: Sequence[RunEvent], begun: Mapping[str, Sequence[float]]) -> list[str]:
+    """Nodes whose model was called after the end that is committed: they had run, and ran again."""
+    found = []
+    for event in events:
+        if event.type != "node.completed":
+            continue
+        call = f"{event.run_id}:{event.node}:{event.data['visit']}"
+        late = [at - event.time for at in begun.get(call, ()) if at > event.time]
+        found += [f"{call} was called {after_s:.3f} s after its committed end" for after_s in late]
+    return found
+
+
+def begun_calls(journal: Path) -> dict[str, list[float]]:
+    """When each call began, in seconds since the epoch: once, and again after every kill under it."""
+    begun: dict[str, list[float]] = {}
+    for line in calls_in(journal):
+        if line["what"] == "begin":
+            begun.setdefault(line["call"], []).append(line["time"])
+    return begun
 
 
 def result_problems(result: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:

@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import time
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import structlog
 
@@ -45,18 +46,12 @@ Boundary = Literal[
     "node_end",
     "checkpoint_before",
     "checkpoint_after",
+    "writes_before",
+    "writes_after",
     "terminal_before",
     "terminal_after",
 ]
-BOUNDARIES: tuple[Boundary, ...] = (
-    "claim",
-    "node_start",
-    "node_end",
-    "checkpoint_before",
-    "checkpoint_after",
-    "terminal_before",
-    "terminal_after",
-)
+BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +64,17 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """``journal`` gets a line for every model call that begins or ends; ``call_s`` is how long one takes."""
+    """``journal`` gets a line for every model call that begins or ends; ``call_s`` is how long one takes.
+
+    With ``uneven`` some take up to four times as long, each always the same: siblings end one by one.
+    """
 
     config_json: str
     journal: str
     fate: Fate = Fate()
     slots: int = 8
     call_s: float = 0.02
+    uneven: bool = False
 
     def dump(self) -> str:
         """As JSON, for a command line."""
@@ -95,7 +94,7 @@ class Doom:
         self._fate = fate
         self._left = fate.nth
 
-    def at(self, boundary: Boundary) -> None:
+    def at(self, boundary: str) -> None:
         if boundary == self._fate.boundary:
             self._left -= 1
             if self._left == 0:
@@ -119,11 +118,14 @@ class DoomedStore:
         return claimed
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
-        if write.checkpoints:
-            self._doom.at("checkpoint_before")
+        parts = [
+            name for name, rows in (("checkpoint", write.checkpoints), ("writes", write.writes)) if rows
+        ]
+        for part in parts:
+            self._doom.at(f"{part}_before")
         await self._inner.commit(lease, write)
-        if write.checkpoints:
-            self._doom.at("checkpoint_after")
+        for part in parts:
+            self._doom.at(f"{part}_after")
 
     async def finish(self, lease: Lease, result: RunResult, write: RunWrite) -> None:
         self._doom.at("terminal_before")
@@ -137,6 +139,7 @@ class JournalledModels:
     def __init__(self, spec: EngineSpec, doom: Doom) -> None:
         self._inner = FakeGenerator()
         self._call_s = spec.call_s
+        self._uneven = spec.uneven
         self._doom = doom
         self._journal = os.open(spec.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -146,7 +149,7 @@ class JournalledModels:
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         self._write("begin", request)
         self._doom.at("node_start")
-        await asyncio.sleep(self._call_s)
+        await asyncio.sleep(self._call_s * self._share(request))
         result = await self._inner.generate(request)
         self._write("end", request)
         self._doom.at("node_end")
@@ -157,9 +160,12 @@ class JournalledModels:
         yield GenerationChunk(text=result.text)
         yield result
 
+    def _share(self, request: GenerationRequest) -> int:
+        return 1 + zlib.crc32(request.request_id.encode()) % 4 if self._uneven else 1
+
     def _write(self, what: str, request: GenerationRequest) -> None:
         line = json.dumps(
-            {"what": what, "call": request.request_id, "pid": os.getpid(), "at": time.monotonic()}
+            {"what": what, "call": request.request_id, "pid": os.getpid(), "time": time.time()}
         )
         os.write(self._journal, (line + "\n").encode())
 

@@ -12,18 +12,17 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from actors.stores.records import NewRun
+import psutil
+
 from actors.stores.store import Store
-from registries.contracts.runs import TERMINAL_STATUSES, RunOrder, RunRequest
-from registries.loader import load_catalog
+from registries.contracts.runs import TERMINAL_STATUSES
 from tests.chaos.engine.process import EngineSpec, Fate, run_engine
 
-CATALOG = load_catalog()
 _POLL_S = 0.02
 
 
@@ -38,9 +37,11 @@ class Stage:
     def __init__(self, spec: EngineSpec, engines: int, fates: Sequence[Fate] = ()) -> None:
         self.spec = spec
         self.kills = 0
+        self.started = 0
         self.engines: list[BaseProcess] = []
-        self._wanted = engines
+        self.wanted = engines
         self._fates = list(fates)
+        self._seen: list[psutil.Process] = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.chaos.engine.stage"])
 
@@ -53,7 +54,10 @@ class Stage:
         fate = self._fates.pop(0) if self._fates else Fate()
         engine = self._context.Process(target=_engine_main, args=(replace(self.spec, fate=fate).dump(),))
         engine.start()
+        self.started += 1
         self.engines.append(engine)
+        with suppress(psutil.NoSuchProcess):
+            self._seen.append(psutil.Process(engine.pid))
         return engine
 
     async def keep_alive(self) -> None:
@@ -67,7 +71,7 @@ class Stage:
                     self.kills += 1
                 elif engine.exitcode != 0:
                     raise AssertionError(f"an engine ended by itself with status {engine.exitcode}")
-            while len(self.engines) < self._wanted:
+            while len(self.engines) < self.wanted:
                 self.start_one()
             await asyncio.sleep(_POLL_S)
 
@@ -91,31 +95,35 @@ class Stage:
                 engine.kill()
                 engine.join(5)
                 raise AssertionError("an engine did not end when it was told to")
+        assert not (left := self.orphans()), f"processes that outlived their engines: {left}"
+
+    def orphans(self) -> list[psutil.Process]:
+        """Engines that were started here and still live, with whatever they started."""
+        alive = [process for process in self._seen if process.is_running()]
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @asynccontextmanager
 async def engines(spec: EngineSpec, count: int, fates: Sequence[Fate] = ()) -> AsyncIterator[Stage]:
-    """A stage whose engines are kept alive; ended after."""
+    """A stage whose engines are kept alive; ended after.
+
+    An engine that ends by itself ends the test, with AssertionError.
+    """
     stage = Stage(spec, count, fates)
+    stage.journal.parent.mkdir(parents=True, exist_ok=True)
     keeping = asyncio.create_task(stage.keep_alive())
+    body = asyncio.current_task()
+    assert body is not None
+    keeping.add_done_callback(lambda done: None if done.cancelled() else body.cancel())
     try:
         yield stage
-        if keeping.done():
-            keeping.result()
     finally:
         keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        (fault,) = await asyncio.gather(keeping, return_exceptions=True)
         await stage.end()
-
-
-def new_run(number: int, flow: str = "challenge", deadline_s: float = 600.0, **request: object) -> NewRun:
-    """A run of that number; ids sort by it."""
-    asked = RunRequest.model_validate({"prompt": "What is 48 + 37?", "flow_type": flow, **request})
-    order = RunOrder(
-        run_id=f"run-{number:05d}", request_id=f"req-{number}", request=asked, deadline_s=deadline_s
-    )
-    spec = CATALOG.flows.get(flow)
-    return NewRun(order, spec.version, spec.model_dump(mode="json"))
+        if isinstance(fault, AssertionError):
+            body.uncancel()
+            raise fault
 
 
 async def all_ended(

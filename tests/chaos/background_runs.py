@@ -1,0 +1,88 @@
+"""Runs that are asked for and looked at over HTTP while the runtime suffers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import aiohttp
+
+from actors.stores.open_store import open_store
+from registries.contracts.runs import TERMINAL_STATUSES
+from tests.chaos.engine.checker import problems_of
+from tests.polling import until
+from tests.runtime_cluster import RunningCluster
+
+QUESTION = "What is 48 + 37?"
+
+
+class BackgroundRuns:
+    """``body`` is what every run asks for; ``accepted`` are the ids that the API acknowledged."""
+
+    def __init__(self, cluster: RunningCluster, session: aiohttp.ClientSession, **body: Any) -> None:
+        self.accepted: list[str] = []
+        self._cluster = cluster
+        self._session = session
+        self._body = {"flow_type": "challenge", "prompt": QUESTION, "deadline_s": 120, **body}
+
+    async def reference(self) -> dict[str, Any]:
+        """The result of the same request without a fault."""
+        async with self._session.post("/api/orchestrate", json=self._body) as answer:
+            result: dict[str, Any] = await answer.json()
+        assert result["status"] == "completed", result
+        return result
+
+    async def order(self, count: int) -> list[str]:
+        """So many runs, one after another; each must be accepted."""
+        found = []
+        for _ in range(count):
+            async with self._session.post("/api/runs", json=self._body) as answer:
+                assert answer.status == 202, await answer.text()
+                found.append(str((await answer.json())["run_id"]))
+        self.accepted += found
+        return found
+
+    async def statuses(self) -> dict[str, str]:
+        """Of every accepted run, by one query."""
+        async with self._session.get("/api/runs?limit=200") as answer:
+            assert answer.status == 200, await answer.text()
+            rows = (await answer.json())["runs"]
+        known = {row["run_id"]: row["status"] for row in rows}
+        return {run_id: known.get(run_id, "lost") for run_id in self.accepted}
+
+    async def running(self) -> int:
+        """How many of them are under way."""
+        return list((await self.statuses()).values()).count("running")
+
+    async def until_running(self, count: int, timeout_s: float) -> None:
+        """Until that many are under way at once."""
+
+        async def enough() -> bool:
+            return await self.running() >= count
+
+        await until(enough, timeout_s, every_s=0.05)
+
+    async def until_ended(self, timeout_s: float, statuses: Collection[str] = TERMINAL_STATUSES) -> None:
+        """Until all of them have ended."""
+
+        async def ended() -> bool:
+            return all(status in statuses for status in (await self.statuses()).values())
+
+        await until(ended, timeout_s, every_s=0.2)
+
+    async def problems(self, reference: dict[str, Any] | None = None) -> list[str]:
+        """What the offline checker says of them."""
+        return await problems_in(self._cluster, self.accepted, reference)
+
+
+async def problems_in(
+    cluster: RunningCluster, run_ids: Sequence[str], reference: dict[str, Any] | None = None
+) -> list[str]:
+    """The offline checker over the runtime's own database."""
+    store = await open_store(cluster.config)
+    try:
+        async with asyncio.timeout(30):
+            return await problems_of(store, run_ids, reference)
+    finally:
+        await store.close()

@@ -1,0 +1,162 @@
+"""The database goes away and comes back while runs are accepted and go through: nothing is lost, nobody exits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+
+from actors.stores.open_store import open_store
+from actors.stores.records import IdempotencyKey
+from actors.stores.store import Store
+from registries.contracts.config import LeaseConfig
+from registries.contracts.errors import StoreError
+from tests.chaos.engine.checker import TENANT, problems_of
+from tests.chaos.engine.runs import config_for, new_run, reference_result, run_id_of, spec_for
+from tests.chaos.engine.scale import scaled
+from tests.chaos.engine.stage import Stage, all_ended, engines
+from tests.own_server import OwnServer
+from tests.postgres_server import own_postgres
+from tests.redis_server import own_redis
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(scaled(150, 500))]
+RUNS, OUTAGES, LONGEST_S = scaled(120, 500), scaled(4, 15), scaled(2.5, 5.0)
+PAUSE_S = 0.1
+LEASES = {
+    "leases that outlive an outage": LeaseConfig(ttl_s=10.0, scan_s=0.5, max_deaths=3),
+    "leases that run out in it": LeaseConfig(ttl_s=1.0, scan_s=0.2, max_deaths=1_000),
+}
+
+
+async def _shut_down(server: OwnServer, away_s: float) -> None:
+    """Without a word to anybody (immediate mode)."""
+    await asyncio.to_thread(server.stop, signal.SIGQUIT)
+    await asyncio.sleep(away_s)
+    await asyncio.to_thread(server.start)
+
+
+async def _kill(server: OwnServer, away_s: float) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(away_s)
+    await asyncio.to_thread(server.start)
+
+
+async def _freeze(server: OwnServer, away_s: float) -> None:
+    await asyncio.to_thread(server.freeze)
+    await asyncio.sleep(away_s)
+    await asyncio.to_thread(server.thaw)
+
+
+OUTAGE_KINDS = (_shut_down, _kill, _freeze)
+
+
+async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -> int:
+    """One after another, of every kind; how many there were when the last run had not come yet."""
+    kinds = [OUTAGE_KINDS[number % len(OUTAGE_KINDS)] for number in range(OUTAGES)]
+    dice.shuffle(kinds)
+    for kind in kinds:
+        await asyncio.sleep(dice.uniform(0.3, 1.5))
+        away_s = dice.uniform(0.0, LONGEST_S)
+        print(f"{kind.__name__} for {away_s:.2f} s")
+        await kind(server, away_s)
+        assert all(engine.is_alive() for engine in stage.engines)
+    return len(kinds)
+
+
+async def _submit(store: Store, numbers: Sequence[int], pace_s: float) -> int:
+    """Accept the runs as a client does that repeats what failed under its key; how often it had to."""
+    refused = 0
+    for number in numbers:
+        new = new_run(number, key=IdempotencyKey(f"key-{number}", "digest"))
+        while True:
+            try:
+                accepted = await store.accept(new)
+                break
+            except StoreError as error:
+                assert error.retry_after_s, "a client is not told when to come again"
+                refused += 1
+                await asyncio.sleep(PAUSE_S)
+        assert accepted.run_id == run_id_of(number)
+        await asyncio.sleep(pace_s)
+    return refused
+
+
+@pytest.mark.parametrize("lease", LEASES)
+async def test_postgresql_stopped_killed_and_frozen_under_load(
+    tmp_path: Path, dice: random.Random, lease: str
+) -> None:
+    reference = await reference_result(tmp_path / "reference")
+    with own_postgres() as server:
+        config = config_for(tmp_path / "outages", store_url=server.url)
+        config = config.model_copy(update={"lease": LEASES[lease]})
+        store = await open_store(config)
+        async with engines(spec_for(config, call_s=0.05), 2) as stage:
+            pace_s = 0.5 * OUTAGES * (1.0 + LONGEST_S) / RUNS
+            submitting = asyncio.create_task(_submit(store, range(RUNS), pace_s))
+            await _bring_outages(server, dice, stage)
+            refused = await submitting
+            run_ids = [run_id_of(number) for number in range(RUNS)]
+            await all_ended(store, run_ids, scaled(60, 240))
+            assert (stage.kills, stage.started) == (0, 2), "an engine ended"
+        problems = await problems_of(store, run_ids, reference, stage.journal)
+        runs = [await store.get(run_id, TENANT) for run_id in run_ids]
+        await store.close()
+    assert not problems, "\n".join(problems[:20])
+    assert refused > 0, "no outage met a client"
+    deaths = sum(run["deaths"] for run in runs if run is not None)
+    attempts = sum(run["attempts"] for run in runs if run is not None)
+    print(f"{refused} requests refused, {attempts} attempts of {RUNS} runs, {deaths} deaths counted")
+    if LEASES[lease].ttl_s > LONGEST_S:
+        # Nobody died: a run that several outages met must not be parked for it.
+        assert deaths == 0
+
+
+def _kill_redis(server: OwnServer) -> None:
+    server.kill()
+    server.start()
+
+
+def _flush_redis(server: OwnServer) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+
+
+def _freeze_redis(server: OwnServer) -> None:
+    server.freeze()
+    time.sleep(0.7)
+    server.thaw()
+
+
+REDIS_FAULTS: tuple[Callable[[OwnServer], None], ...] = (_kill_redis, _flush_redis, _freeze_redis)
+
+
+async def test_redis_killed_flushed_and_frozen_under_load_loses_nothing(
+    tmp_path: Path, dice: random.Random
+) -> None:
+    reference = await reference_result(tmp_path / "reference")
+    with own_redis() as server:
+        config = config_for(tmp_path / "redis", redis_url=server.url, instance="chaos")
+        store = await open_store(config)
+        numbers = range(RUNS)
+        async with engines(spec_for(config, call_s=0.05), 2) as stage:
+            submitting = asyncio.create_task(_submit(store, numbers, 0.04))
+            for number in range(scaled(6, 30)):
+                await asyncio.sleep(dice.uniform(0.1, 0.6))
+                fault = REDIS_FAULTS[number % len(REDIS_FAULTS)]
+                print(fault.__name__)
+                await asyncio.to_thread(fault, server)
+            assert await submitting == 0, "the hot tier is no reason to refuse"
+            run_ids = [run_id_of(number) for number in numbers]
+            await all_ended(store, run_ids, 60)
+            assert (stage.kills, stage.started) == (0, 2), "an engine ended"
+        problems = await problems_of(store, run_ids, reference, stage.journal)
+        runs = [await store.get(run_id, TENANT) for run_id in run_ids]
+        await store.close()
+    assert not problems, "\n".join(problems[:20])
+    assert all(run is not None and run["attempts"] == 1 for run in runs)

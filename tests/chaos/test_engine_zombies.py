@@ -1,0 +1,67 @@
+"""An engine that is stopped past its lease and comes back writes nothing and starts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.stores.open_store import open_store
+from tests.chaos.engine.checker import TENANT, calls_in, problems_of
+from tests.chaos.engine.runs import config_for, new_run, reference_result, spec_for
+from tests.chaos.engine.stage import all_ended, engines
+from tests.polling import until
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
+RUNS = 4
+
+
+@pytest.mark.parametrize(
+    ("flow", "backend_settings"),
+    [
+        ("challenge", "sqlite"),
+        ("challenge", "postgresql"),
+        ("multi_perspective", "sqlite"),
+        ("multi_perspective", "postgresql"),
+        ("multi_perspective", "redis over sqlite"),
+    ],
+    indirect=["backend_settings"],
+)
+async def test_a_zombie_writes_nothing_and_starts_nothing(
+    tmp_path: Path, flow: str, backend_settings: dict[str, Any]
+) -> None:
+    reference = await reference_result(tmp_path / "reference", flow)
+    config = config_for(tmp_path / "zombie", **backend_settings)
+    store = await open_store(config)
+    run_ids = [(await store.accept(new_run(n, flow))).run_id for n in range(RUNS)]
+    async with engines(spec_for(config, call_s=0.4, uneven=True), 1) as stage:
+        await until(lambda: len({call["call"] for call in calls_in(stage.journal)}) >= RUNS, 20)
+        zombie = stage.engines[0]
+        assert zombie.pid is not None
+        os.kill(zombie.pid, signal.SIGSTOP)
+        try:
+            stage.wanted = 2
+            await all_ended(store, run_ids, 60)
+            before = [await store.events(run_id, TENANT) for run_id in run_ids]
+            written = len(calls_in(stage.journal))
+        finally:
+            os.kill(zombie.pid, signal.SIGCONT)
+        # Long enough for calls that were in flight to end and for a next node, had it been allowed, to begin.
+        await asyncio.sleep(2.0)
+        begun = [c for c in calls_in(stage.journal)[written:] if c["what"] == "begin"]
+        assert begun == [], "the zombie began a call after it came back"
+        assert [await store.events(run_id, TENANT) for run_id in run_ids] == before
+        assert (stage.kills, stage.started) == (0, 2)
+        # It lives, and is of use again.
+        for engine in stage.engines:
+            if engine.pid != zombie.pid:
+                engine.kill()
+        stage.wanted = 1
+        late = (await store.accept(new_run(RUNS, flow))).run_id
+        await all_ended(store, [late], 30)
+    assert await problems_of(store, [*run_ids, late], reference, stage.journal) == []
+    await store.close()
