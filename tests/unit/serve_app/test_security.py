@@ -20,6 +20,15 @@ CLOSED = [
     ("GET", "/api/system"),
     ("GET", "/metrics"),
     ("GET", "/api/runs/x"),
+    ("GET", "/api/runs"),
+    ("GET", "/api/runs/x/events"),
+    ("POST", "/api/runs"),
+    ("POST", "/api/runs/stream"),
+    ("POST", "/api/runs/x/cancel"),
+    ("POST", "/api/runs/x/restart"),
+    ("POST", "/api/runs/x/resume"),
+    ("POST", "/api/runs/x/fork"),
+    ("POST", "/api/runs/x/feedback"),
     ("GET", "/nowhere"),
 ]
 
