@@ -17,6 +17,10 @@ LEAST_CONNECTIONS = 2
 RENEWER_CONNECTIONS = 1
 """A runner's leases are renewed over a connection outside its pool."""
 
+NEAR_S = 0.0005
+"""A round trip to a server on the same machine takes a tenth of this, in the same room the whole of it."""
+MOST_LANES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionShare:
@@ -24,6 +28,16 @@ class ConnectionShare:
 
     minimum: int
     maximum: int
+
+    def lanes(self, round_trip_s: float) -> int:
+        """Threads that write, each with a connection; the others read.
+
+        One is for what belongs to no run (claims, pruning), so that it never holds up a run's commit. Runs
+        have one more on a near server: larger groups cost a third less CPU a run (measured, 32 at once: 2.6
+        ms with one, 3.6 with two or four). On a far one round trips overlap in several.
+        """
+        writers = self.maximum - max(1, self.maximum // 2)
+        return min(writers, 2 if round_trip_s < NEAR_S else 1 + MOST_LANES)
 
 
 @dataclass(frozen=True, slots=True)

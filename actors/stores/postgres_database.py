@@ -24,24 +24,23 @@ from actors.stores.write_lane import WriteLane
 from registries.contracts.errors import StoreError
 
 T = TypeVar("T")
-MOST_WRITERS = 4
 
 
 class PostgresDatabase:
-    """Writes go through up to four lanes, each a thread with one transaction at a time; reads beside them.
+    """Writes go through lanes, each a thread with one transaction at a time; reads beside them.
 
     A run's writes (``key``) always take the same lane, so they stay in order and never wait for each other's
-    locks. There is a thread for every connection of the pool and none more.
+    locks. There is a thread for every connection of the pool and none more (see ConnectionShare.lanes).
     """
 
     backend = "postgresql"
 
     def __init__(self, pool: PostgresPool, share: ConnectionShare) -> None:
         """See ``open``."""
-        writers = max(1, min(MOST_WRITERS, share.maximum // 2))
+        lanes = share.lanes(pool.round_trip_s)
         self._pool = pool
-        self._lanes = [WriteLane(self._commit, f"postgres-writer-{number}") for number in range(writers)]
-        self._readers = ThreadPoolExecutor(share.maximum - writers, thread_name_prefix="postgres-reader")
+        self._lanes = [WriteLane(self._commit, f"postgres-writer-{number}") for number in range(lanes)]
+        self._readers = ThreadPoolExecutor(share.maximum - lanes, thread_name_prefix="postgres-reader")
         self._reads: set[asyncio.Future[Any]] = set()
         self._watch = OutageWatch(pool.ask, self._refuse_waiting)
         self._closed = False
@@ -62,8 +61,7 @@ class PostgresDatabase:
         """
         self._ensure_open()
         self._pool.admit()
-        lane = self._lanes[zlib.crc32(key.encode()) % len(self._lanes)]
-        return await self._watch.over(lane.write(work, key))
+        return await self._watch.over(self._lane(key).write(work, key))
 
     async def read(self, work: Work[T]) -> T:
         """One snapshot, read only; tried once more when the connection is lost in the middle."""
@@ -112,6 +110,10 @@ class PostgresDatabase:
             await lane.close()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._pool.close)
+
+    def _lane(self, key: str) -> WriteLane:
+        first, *others = self._lanes
+        return others[zlib.crc32(key.encode()) % len(others)] if key and others else first
 
     def _refuse_waiting(self) -> None:
         """Reads may be given up at any time; of the writes those that have not begun."""

@@ -26,6 +26,7 @@ BORROW_TIMEOUT_S = 1.0
 """A connection to a living server takes milliseconds; there is one for every thread that asks."""
 _TRY_S = 0.2
 """A pool tries to connect when somebody begins to wait: asking again is what finds a server that is back."""
+_PROBES = 5
 _HOLD_S = 0.5
 """After a failure everybody who waits fails at once for so long, instead of each after its own timeout."""
 
@@ -49,6 +50,12 @@ class PostgresPool:
             num_workers=1,
             open=True,
         )
+        try:
+            with self.connection() as connection:
+                self.round_trip_s = min(_round_trip_s(connection) for _ in range(_PROBES))
+        except BaseException:
+            self._pool.close()
+            raise
 
     @contextmanager
     def connection(self) -> Iterator[PostgresConnection]:
@@ -121,3 +128,9 @@ class PostgresPool:
 
     def _away(self) -> StoreError:
         return StoreError(f"the database {self.address.shown} does not answer", retry_after_s=RETRY_AFTER_S)
+
+
+def _round_trip_s(connection: psycopg.Connection[Any]) -> float:
+    started = time.perf_counter()
+    connection.execute(b"SELECT 1")
+    return time.perf_counter() - started

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from actors.stores.connection_share import (
     LEAST_CONNECTIONS,
+    MOST_LANES,
     RENEWER_CONNECTIONS,
+    ConnectionShare,
     ServerRoom,
     connection_share,
     require_room,
@@ -68,6 +70,21 @@ def test_room_is_what_nobody_else_has(
             assert str(figure) in error.message
     else:
         assert fits
+
+
+@given(st.integers(2, 100), st.floats(0, 1))
+def test_every_process_has_threads_that_write_and_threads_that_read(
+    maximum: int, round_trip_s: float
+) -> None:
+    lanes = ConnectionShare(1, maximum).lanes(round_trip_s)
+    assert 1 <= lanes < maximum and lanes <= 1 + MOST_LANES
+    if maximum >= 4:
+        assert lanes >= 2
+
+
+def test_a_far_server_gets_more_lanes() -> None:
+    share = ConnectionShare(2, 12)
+    assert share.lanes(0.0001) == 2 and share.lanes(0.01) == 1 + MOST_LANES
 
 
 def test_the_refusal_says_what_to_do() -> None:
