@@ -26,6 +26,7 @@ from serve_app.routes.inference import inference_routes
 from serve_app.routes.operations import operations_routes
 from serve_app.routes.orchestrate import orchestrate_routes
 from serve_app.routes.run_actions import run_action_routes
+from serve_app.routes.run_again import run_again_routes
 from serve_app.routes.run_events import run_event_routes
 from serve_app.routes.run_fork import run_fork_routes
 from serve_app.routes.run_socket import run_socket_routes
@@ -71,6 +72,7 @@ def _routes(services: Services, keys: KeyCheck) -> FastAPI:
         orchestrate_routes(services),
         run_routes(services),
         run_action_routes(services),
+        run_again_routes(services),
         run_fork_routes(services),
         run_event_routes(services),
         run_socket_routes(services, keys),

@@ -1,37 +1,17 @@
-"""POST /api/runs/{run_id}/…: cancel, restart, resume, feedback."""
+"""POST /api/runs/{run_id}/cancel and /feedback."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from actors.stores.records import IdempotencyKey
-from registries.contracts.runs import Feedback, RunRequest, RunResult
+from registries.contracts.runs import Feedback
 from serve_app.body import read_body
 from serve_app.caller import caller_of
 from serve_app.idempotency import idempotency_key
 from serve_app.openapi import body_of, error_answers, key_and
-from serve_app.request_facts import facts_of
-from serve_app.run_answers import queued_again_answer
-from serve_app.run_ask import RunAsk
-from serve_app.run_detail import stored_run
-from serve_app.run_schemas import (
-    CancelAnswer,
-    FeedbackAnswer,
-    FeedbackRequest,
-    RestartRequest,
-    ResumeRequest,
-    RunSummary,
-)
+from serve_app.run_schemas import CancelAnswer, FeedbackAnswer, FeedbackRequest
 from serve_app.services import Services
-
-_WRITES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507)
-_WAITED: dict[int | str, dict[str, Any]] = {
-    200: {"model": RunResult, "description": "with mode wait: the run's result"}
-}
 
 
 def run_action_routes(services: Services) -> APIRouter:
@@ -55,38 +35,6 @@ def run_action_routes(services: Services) -> APIRouter:
         return JSONResponse({"run_id": run_id, "status": status}, status_code=code)
 
     @router.post(
-        "/api/runs/{run_id}/restart",
-        summary="Go on with a failed run after its last committed step",
-        status_code=202,
-        response_model=RunSummary,
-        responses={**_WAITED, **error_answers(*_WRITES)},
-        openapi_extra=key_and(body_of(RestartRequest, required=False)),
-    )
-    async def restart(run_id: str, request: Request) -> Response:
-        body = await read_body(request, RestartRequest, max_bytes, may_be_empty=True)
-        row = await stored_run(store, run_id, caller_of().tenant)
-        ask = _ask_of(row, request, idempotency_key(request, body))
-        deadline_s = _deadline_s(services, body.deadline_s, ask)
-        accepted = await store.restart(run_id, ask.caller.tenant, deadline_s, ask.key)
-        return await queued_again_answer(services, accepted, row, ask, deadline_s, body.mode)
-
-    @router.post(
-        "/api/runs/{run_id}/resume",
-        summary="Decide for a run that waits for a human",
-        status_code=202,
-        response_model=RunSummary,
-        responses={**_WAITED, **error_answers(*_WRITES)},
-        openapi_extra=key_and(body_of(ResumeRequest)),
-    )
-    async def resume(run_id: str, request: Request) -> Response:
-        body = await read_body(request, ResumeRequest, max_bytes)
-        row = await stored_run(store, run_id, caller_of().tenant)
-        ask = _ask_of(row, request, idempotency_key(request, body))
-        deadline_s = _deadline_s(services, body.deadline_s, ask)
-        accepted = await store.resume(run_id, ask.caller.tenant, body.decision(), deadline_s, ask.key)
-        return await queued_again_answer(services, accepted, row, ask, deadline_s, body.mode)
-
-    @router.post(
         "/api/runs/{run_id}/feedback",
         summary="Rate a run",
         response_model=FeedbackAnswer,
@@ -103,19 +51,3 @@ def run_action_routes(services: Services) -> APIRouter:
         return FeedbackAnswer(run_id=run_id, rating=body.rating, comment=body.comment)
 
     return router
-
-
-def _ask_of(row: Mapping[str, Any], request: Request, key: IdempotencyKey | None) -> RunAsk:
-    facts = facts_of(request.scope)
-    return RunAsk(
-        request=RunRequest.model_validate(row["request"]),
-        request_id=facts.request_id,
-        traceparent=facts.traceparent,
-        key=key,
-        caller=caller_of(),
-    )
-
-
-def _deadline_s(services: Services, given: float | None, ask: RunAsk) -> float:
-    """As long as the run was given when it was made, unless this request says otherwise."""
-    return given or ask.request.deadline_s or services.config.default_deadline_s
