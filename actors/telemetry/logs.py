@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import structlog
 
 from actors.telemetry.redaction import Redactor
@@ -72,6 +74,14 @@ _SHARED: list[Any] = [
 ]
 
 
+def _as_json(event: Any, **_: Any) -> str:
+    """orjson takes a tenth of json's time; it refuses half surrogates and odd types, which json writes."""
+    try:
+        return orjson.dumps(event).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(event, ensure_ascii=True, default=str)
+
+
 class _OncePerRecord(structlog.stdlib.ProcessorFormatter):
     """Redacts and renders a record once, however many handlers write it."""
 
@@ -106,6 +116,6 @@ def _formatter(redactor: Redactor, component: str, instance: str, app_env: str) 
             drop_foreign,
             stamp,
             redact,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(serializer=_as_json),
         ],
     )

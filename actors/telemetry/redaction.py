@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,12 @@ SECRET_VALUE = re.compile(r"\b(sk-[A-Za-z0-9_\-]{12,}|AIza[A-Za-z0-9_\-]{20,}|Be
 
 PUBLIC_NAMES = frozenset({"model_key", "idempotency_key"})
 MIN_SECRET_LENGTH = 6
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret_name(name: str) -> bool:
+    """Kept by name: the same few dozen stand in every line."""
+    return name not in PUBLIC_NAMES and SECRET_NAME.search(name) is not None
 
 
 class Redactor:
@@ -43,7 +50,7 @@ class Redactor:
     def value(self, value: Any, name: str = "") -> Any:
         """The value without secrets; ``name`` is the key that it stands under."""
         if isinstance(value, str):
-            if name not in PUBLIC_NAMES and SECRET_NAME.search(name):
+            if _is_secret_name(name):
                 return REDACTED
             return self.text(value)
         if isinstance(value, Mapping):
