@@ -68,7 +68,8 @@ class RunListener:
                     async with asyncio.timeout(live.deadline_s + self._grace_s):
                         if asked is not None:
                             await self._stream(live, topic, asked)
-                        self._tail.follow(topic, seq)
+                        if not live.is_settled:
+                            self._tail.follow(topic, seq)
                         await live.settled()
                 finally:
                     topic.listeners.discard(live.hear)
