@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 
 from actors.ray_flags import RayPorts, find_ports, gcs_address, private_dir, ray_environment
 from actors.ray_token import ensure_ray_token
-from registries.contracts.config import BreakerConfig, RuntimeConfig
+from registries.contracts.config import BreakerConfig, LeaseConfig, RuntimeConfig
 from serve_app.lifecycle.processes import end_processes, marked_processes, own_lineage
 from serve_app.lifecycle.ray_head import (
     RayNotStarted,
@@ -77,6 +77,8 @@ def cluster_config(home: Path, **changes: Any) -> RuntimeConfig:
         "extra_models": SCRIPTED_MODELS,
         "tiers": SCRIPTED_TIERS,
         "breaker": BreakerConfig(max_failures=3, timeout_s=2.0),
+        # Short, so that runs of killed runners go on soon; what parks runs is tested without a cluster.
+        "lease": LeaseConfig(ttl_s=3.0, scan_s=0.5, max_deaths=50),
         "trace_file": "spans.jsonl",
     }
     return RuntimeConfig(**{**settings, **changes})
@@ -90,8 +92,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_cluster(**changes: Any) -> Iterator[RunningCluster]:
-    """Start a runtime as the CLI does, in a PARLEY_HOME of its own; everything is ended and removed after."""
+def running_cluster(
+    before_deploying: Callable[[str, RuntimeConfig, dict[str, str]], None] = lambda gcs, config, env: None,
+    **changes: Any,
+) -> Iterator[RunningCluster]:
+    """Start a runtime as the CLI does, in a PARLEY_HOME of its own; everything is ended and removed after.
+
+    ``before_deploying`` is called with the address of Ray's head, the configuration and the environment.
+    """
     home = RuntimeHome(Path(tempfile.mkdtemp(prefix="parley-test-")))
     config = cluster_config(home.path, **changes)
     ports = find_ports()
@@ -111,6 +119,7 @@ def running_cluster(**changes: Any) -> Iterator[RunningCluster]:
             ports = find_ports()
             environment = _environment(config, ports)
             start_head(config, ports, home, environment)
+        before_deploying(gcs_address(ports), config, environment)
         start_deployer(home.config_file, ports, home, environment)
         base_url = f"http://127.0.0.1:{config.http_port}"
         _await_api(base_url, home)

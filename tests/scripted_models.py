@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
+NARROW_CALL_S, NARROW_SLOTS = 0.2, 4
+"""The model "narrow" answers so many calls at once, each in so long, and as many more may wait for it."""
+
+
 def scripted_model(key: str, answers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """A ModelSpec as JSON whose ModelReplica plays these answers."""
     entry: dict[str, Any] = {
@@ -34,6 +38,11 @@ SCRIPTED_MODELS: tuple[dict[str, Any], ...] = (
     scripted_model("slow", [{"texts": ["one two three four five six seven eight"], "latency_s": 0.3}]),
     scripted_model("endless", [{"texts": ["word " * 2000], "tokens_per_s": 20}]),
     scripted_model("slow-start", [{"texts": ["here after all"], "latency_s": 4.0}]),
+    scripted_model(
+        "narrow",
+        [{"texts": ["The answer is 85."], "latency_s": NARROW_CALL_S}],
+        scaling={"num_cpus": 0.1, "max_ongoing_requests": NARROW_SLOTS, "max_queued_requests": NARROW_SLOTS},
+    ),
     scripted_model("broken", [{"faults": [{"kind": "bad_response", "times": None}]}]),
 )
 SCRIPTED_TIERS = {"light": "fast", "balanced": "fast", "strong": "fast"}

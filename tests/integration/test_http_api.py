@@ -68,7 +68,7 @@ def test_flows_whole_and_streamed(http: httpx.Client, flow: str) -> None:
     assert body["flow"] == flow and body["nodes"] and body["usage"]["completion_tokens"] > 0
     events = events_of(streamed.text)
     names = [name for name, _, _ in events]
-    assert names[0] == "run.started" and names[-1] == "run.completed"
+    assert names[0] == "run.queued" and names[-1] == "run.completed"
     assert {"node.started", "node.completed"} <= set(names)
     durable = [int(seq) for name, seq, _ in events if name != "node.token" and seq is not None]
     assert durable == list(range(1, len(durable) + 1))
