@@ -59,6 +59,7 @@ class EventTail:
     def follow(self, topic: RunTopic, seq: int) -> None:
         """Fan out what comes after ``seq``; read from the store while no runner's stream tells it."""
         topic.begin(seq)
+        topic.wanted = True
         self._feed.begin(topic)
         self._news_at = asyncio.get_running_loop().time()
         self._needed.set()

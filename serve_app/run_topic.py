@@ -14,7 +14,7 @@ class RunTopic:
 
     ``seq`` is the last durable event that was fanned out; None until somebody knows where to begin, and
     nothing is read from the store for it until then. ``fed`` while a runner's stream brings the events;
-    ``begun`` once a runner has told anything of it.
+    ``begun`` once a runner has told anything of it; ``wanted`` once somebody needs what the store has.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -22,6 +22,7 @@ class RunTopic:
         self.seq: int | None = None
         self.fed = False
         self.begun = False
+        self.wanted = False
         self.users = 0
         self.readers: set[EventReader] = set()
         self.listeners: set[Callable[[RunEvent], None]] = set()
@@ -29,7 +30,7 @@ class RunTopic:
     @property
     def is_followed(self) -> bool:
         """Whether its events must be read from the store."""
-        return self.seq is not None and not self.fed
+        return self.wanted and self.seq is not None and not self.fed
 
     def begin(self, seq: int) -> None:
         """Fan out what comes after ``seq``, unless it is known already."""

@@ -53,7 +53,8 @@ async def test_a_run_is_accepted_and_answers_whole() -> None:
 async def test_a_run_that_a_runner_takes_at_once_is_written_by_nobody_else() -> None:
     async with front_door() as door:
         await door.client.post("/api/orchestrate", json=ASK)
-    assert "accept" not in door.faults.asked and door.runner.woken == 0
+    # Nor does anybody read it: 250 of them a second leave no room for that.
+    assert door.faults.asked == [] and door.runner.woken == 0
 
 
 @pytest.mark.parametrize("asked", [{"stream": True}, {"mode": "stream"}, {"mode": "stream", "stream": True}])
