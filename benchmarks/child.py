@@ -23,9 +23,13 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str], piped: bool = False
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    piped: bool = False,
+    folder: Path | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the command with its output in ``log`` (or stdin and stdout piped); ended at the exit."""
+    """Start the command in ``folder``, its output in ``log`` (or stdin and stdout piped); ended at the exit."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -34,6 +38,7 @@ async def running(
             stdout=asyncio.subprocess.PIPE if piped else output,
             stderr=output,
             env=dict(environment),
+            cwd=folder,
             start_new_session=True,
         )
     try:

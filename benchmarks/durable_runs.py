@@ -38,14 +38,13 @@ async def measure(stage: Stage) -> Finding:
         async with session(IN_FLIGHT) as client:
             for target in (ours, theirs):
                 refuse_errors(await closed_loop(client, target, 4, requests=12))
-            alone = {t.name: await _alone(client, t, n) for t, n in ((ours, ALONE), (theirs, 10))}
             before = await commits(stage)
+            alone = {t.name: await _alone(client, t, n) for t, n in ((ours, ALONE), (theirs, 10))}
+            # One at a time, so that no two runs share a commit; the claim, which accepts too, is one more.
+            a_run = 1 + (await commits(stage) - before) / ALONE
             cpu_before = await asyncio.to_thread(read_cpu, runtime_processes(stage.runtime.home))
             rates = await _rates(client, [ours, theirs])
             cpu_after = await asyncio.to_thread(read_cpu, runtime_processes(stage.runtime.home))
-            after = await commits(stage)
-    done = sum(len(sample.latencies_s) for sample in rates[ours.name])
-    a_run = 2 + (after - before) / done
     lag = await event_lag_ms(stage)
     rows = (
         Row(
@@ -63,7 +62,7 @@ async def measure(stage: Stage) -> Finding:
             at_most=False,
             note=f"LangGraph's dev server {statistics.median(s.rate for s in rates[theirs.name]):.0f}",
         ),
-        Row("durable: commits a run", a_run, "", COMMITS, note="acceptance and claim included"),
+        Row("durable: commits a run", a_run, "", COMMITS, note="1 in flight, acceptance included"),
         Row("durable: an event reaches a reader, p95", lag["p95_ms"], "ms", EVENT_MS, note=lag["note"]),
     )
     details: dict[str, Any] = {

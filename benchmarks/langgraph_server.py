@@ -93,6 +93,6 @@ async def langgraph_server(cache: Path, folder: Path, upstream_url: str) -> Asyn
     environment = {n: v for n, v in os.environ.items() if n not in dropped}
     environment |= {"BENCH_UPSTREAM": upstream_url, "LANGSMITH_TRACING": "false", "LOG_LEVEL": "ERROR"}
     environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
-    async with running(command, log, environment) as process:
+    async with running(command, log, environment, folder=app) as process:
         await await_http(f"http://127.0.0.1:{port}/ok", process, log, 90)
         yield LangGraphServer(f"http://127.0.0.1:{port}", process.pid)

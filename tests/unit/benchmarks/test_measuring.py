@@ -16,7 +16,7 @@ from benchmarks.load import Target, closed_loop, open_loop, quantile_ms, session
 from benchmarks.machine import machine_facts
 from benchmarks.process_tree import CpuReading, cpu_between, memory_mb, read_cpu, serving, title_of
 from benchmarks.profile import top_functions
-from benchmarks.stage import INLINE_FLOW, INSTANT, SLOW, write_catalog
+from benchmarks.stage import DURABLE_FLOW, INLINE_FLOW, INSTANT, SLOW, write_catalog
 from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
 
@@ -101,9 +101,12 @@ def test_prompts_differ_and_are_in_the_vocabulary() -> None:
 
 
 def test_the_catalog_of_the_bench_loads(tmp_path: Path) -> None:
-    write_catalog(tmp_path, "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", tmp_path, with_local=True)
+    urls = {INSTANT: "http://127.0.0.1:1/v1", SLOW: "http://127.0.0.1:2/v1"}
+    write_catalog(tmp_path, urls, tmp_path, with_local=True)
     catalog = load_catalog(RuntimeConfig(home="/h", catalog_dirs=(str(tmp_path),)))
     assert {INSTANT, SLOW, "bench-100m"} <= set(catalog.models.names())
+    three = catalog.flows.get(DURABLE_FLOW)
+    assert len(three.nodes) == 3 and {node.model for node in three.nodes} == {INSTANT}
     inline = catalog.flows.get(INLINE_FLOW)
     assert {node.placement for node in inline.nodes} == {"inline"}
     assert [node.id for node in inline.nodes] == [
