@@ -29,7 +29,7 @@ async def running(
     piped: bool = False,
     folder: Path | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the command in ``folder``, its output in ``log`` (or stdin and stdout piped); ended at the exit."""
+    """Start the command in ``folder``, output in ``log`` (or stdin and stdout piped); ended at the exit."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
