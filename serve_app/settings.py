@@ -12,7 +12,13 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from registries.contracts.config import BackupConfig, BreakerConfig, RuntimeConfig
+from registries.contracts.config import (
+    BackupConfig,
+    BreakerConfig,
+    LeaseConfig,
+    RetentionConfig,
+    RuntimeConfig,
+)
 from registries.contracts.errors import ValidationError
 from serve_app.configured_model import configured_model
 from serve_app.variables import VARIABLES, NotAllowed, Variable
@@ -68,8 +74,12 @@ class Settings:
     pool_max: int
     backup_every_h: int
     backup_keep: int
+    retention_runs_days: int
+    retention_checkpoints_days: int
     redis_url: str | None = field(repr=False)
     deadline_s: float
+    lease_ttl_s: float
+    max_queued_runs: int
     max_body_bytes: int
     expert_workers: int
     max_runners: int
@@ -111,6 +121,11 @@ class Settings:
             "pool_min": self.pool_min,
             "pool_max": self.pool_max,
             "backup": BackupConfig(every_h=self.backup_every_h, keep=self.backup_keep),
+            "retention": RetentionConfig(
+                runs_days=self.retention_runs_days, checkpoints_days=self.retention_checkpoints_days
+            ),
+            "lease": LeaseConfig(ttl_s=self.lease_ttl_s),
+            "max_queued_runs": self.max_queued_runs,
             "redis_url": self.redis_url or "",
             "max_body_bytes": self.max_body_bytes,
             "runner_max_replicas": self.max_runners,

@@ -318,6 +318,22 @@ VARIABLES: tuple[Variable, ...] = (
         about="how many of these backups stay",
     ),
     Variable(
+        "PARLEY_RETENTION_RUNS_DAYS",
+        "retention_runs_days",
+        integer(0, 36_500),
+        "a whole number of days from 0 (for ever) to 36500",
+        "90",
+        about="how long a run that ended is kept",
+    ),
+    Variable(
+        "PARLEY_RETENTION_CHECKPOINTS_DAYS",
+        "retention_checkpoints_days",
+        integer(0, 36_500),
+        "a whole number of days from 0 (as long as the run) to 36500",
+        "7",
+        about="how long the steps of a run that ended can be forked",
+    ),
+    Variable(
         "PARLEY_REDIS_URL",
         "redis_url",
         redis_server,
@@ -327,6 +343,22 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "PARLEY_DEADLINE_S", "deadline_s", number(0, 86_400), "seconds, above 0 and at most 86400", "300"
+    ),
+    Variable(
+        "PARLEY_LEASE_TTL_S",
+        "lease_ttl_s",
+        number(1, 3_600),
+        "seconds, above 1 and at most 3600",
+        "10",
+        about="so long after a runner's last sign of life others take its runs over",
+    ),
+    Variable(
+        "PARLEY_MAX_QUEUED_RUNS",
+        "max_queued_runs",
+        integer(1, 10_000_000),
+        "a whole number from 1 to 10000000",
+        "20000",
+        about="accepted runs that may wait; more are refused with 429",
     ),
     Variable(
         "PARLEY_MAX_BODY_BYTES",

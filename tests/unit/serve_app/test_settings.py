@@ -66,6 +66,27 @@ def test_pools_and_backups_reach_the_configuration() -> None:
     assert "PARLEY_BACKUP_EVERY_H" in refusal(PARLEY_BACKUP_EVERY_H="-1")
 
 
+def test_leases_retention_and_the_queue_reach_the_configuration() -> None:
+    config = load(
+        PARLEY_LEASE_TTL_S="4.5",
+        PARLEY_RETENTION_RUNS_DAYS="30",
+        PARLEY_RETENTION_CHECKPOINTS_DAYS="0",
+        PARLEY_MAX_QUEUED_RUNS="7",
+    ).runtime_config()
+    assert config.lease.ttl_s == 4.5
+    assert (config.retention.runs_days, config.retention.checkpoints_days) == (30.0, 0.0)
+    assert config.max_queued_runs == 7
+    assert "PARLEY_LEASE_TTL_S='1'" in refusal(PARLEY_LEASE_TTL_S="1")
+    assert "PARLEY_RETENTION_RUNS_DAYS='-1'" in refusal(PARLEY_RETENTION_RUNS_DAYS="-1")
+    assert "PARLEY_MAX_QUEUED_RUNS='0'" in refusal(PARLEY_MAX_QUEUED_RUNS="0")
+
+
+def test_the_settings_defaults_are_those_of_the_configuration() -> None:
+    made, plain = load().runtime_config(), RuntimeConfig(home="")
+    for name in ("lease", "retention", "backup", "pool_min", "pool_max", "max_queued_runs", "breaker"):
+        assert getattr(made, name) == getattr(plain, name)
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql://u:pw@db/runs?schema=a", "postgres://db/runs", "sqlite:///x.db"]
 )
