@@ -97,6 +97,11 @@ class PendingWrites:
         self.due_at = math.inf
         return batch
 
+    def drop_waiters(self) -> list[asyncio.Future[None]]:
+        """Those who wait for states that nobody will commit."""
+        dropped, self._waiters = self._waiters, []
+        return dropped
+
     def drop_events(self) -> int:
         """Forget the events that are held back, of a run that goes on elsewhere; how many durable ones."""
         dropped, self._events = self._events, []

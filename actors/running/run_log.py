@@ -69,6 +69,8 @@ class RunLog:
         self._go = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._ended_by: BaseException | None = None
+        """What ended the pump; nobody would commit anything handed in after it."""
         self._shown: list[RunEvent] = []
         self._readers: set[RunReader] = set()
 
@@ -106,6 +108,8 @@ class RunLog:
 
     async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """Committed when this returns; raises LeaseLost, StoreError."""
+        if self._ended_by is not None:
+            raise LeaseLost(f"run {self.run_id} is written no more") from self._ended_by
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
         self._pending.add_state(checkpoints, writes, loop.time(), committed)
@@ -118,7 +122,7 @@ class RunLog:
 
     async def flush(self) -> None:
         """Every state taken so far is committed; events alone may go on waiting for company."""
-        if self._pending.has_state:
+        if self._pending.has_state or self._ended_by is not None:
             await self.keep((), ())
 
     # -- the readers' side
@@ -144,12 +148,18 @@ class RunLog:
 
     async def pump(self) -> None:
         """Commit and show what is due, until an ending is written."""
-        while True:
-            await self._go.wait()
-            if self._closing:
-                return
-            batch = self._take()
-            await self._commit(batch, lambda w: self._store.commit(self._lease, w), "events")
+        try:
+            while True:
+                await self._go.wait()
+                if self._closing:
+                    return
+                batch = self._take()
+                await self._commit(batch, lambda w: self._store.commit(self._lease, w), "events")
+        except BaseException as error:
+            # A graph that is being ended still hands in what its nodes made, and waits for it.
+            self._ended_by = error
+            _fail(self._pending.drop_waiters(), error)
+            raise
 
     async def finish(self, pump: asyncio.Task[None], result: RunResult) -> None:
         """Commit the end, the result and all that is pending together; then show it."""

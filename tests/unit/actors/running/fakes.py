@@ -16,6 +16,7 @@ class MemoryStore:
         self.writes: list[RunWrite] = []
         self.results: list[RunResult] = []
         self.endings: list[str] = []
+        self.asked = 0
         self.refusals = 0
         self.lost = False
         self.gate = asyncio.Event()
@@ -26,6 +27,7 @@ class MemoryStore:
         return [list(write.events) for write in self.writes]
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
+        self.asked += 1
         await self.gate.wait()
         if self.lost:
             raise LeaseLost("taken over")

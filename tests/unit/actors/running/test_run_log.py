@@ -219,6 +219,25 @@ async def test_a_run_that_was_taken_over_writes_nothing_more() -> None:
     assert store.writes == [] and store.results == []
 
 
+async def test_what_is_handed_in_after_the_writing_has_ended_is_refused_and_not_waited_for() -> None:
+    store = MemoryStore()
+    store.gate.clear()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        first = asyncio.create_task(log.keep((checkpoint("c1"),), ()))
+        await until(lambda: store.asked == 1, 5)
+        # Joins the next commit, which never comes.
+        second = asyncio.create_task(log.keep((), (task_write("a"),)))
+        await asyncio.sleep(0)
+        store.lost = True
+        store.gate.set()
+        for asked in (first, second, log.keep((), (task_write("b"),)), log.flush()):
+            with pytest.raises(LeaseLost):
+                await asyncio.wait_for(asked, 5)
+        with pytest.raises(LeaseLost):
+            await pump
+
+
 async def test_no_node_begins_once_the_lease_is_not_sure() -> None:
     log = log_over(MemoryStore(), held=False)
     await log.emit("node.token", "a", {"text": "x"})
