@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PROMPT FLOW
 
-.PHONY: run stop test check bench clean env format
+.PHONY: run stop test chaos check bench clean env format
 
 env:
 	@test -n "$(PYTHON)" || { echo "Parley needs Python 3.11, 3.12 or 3.13 on the PATH; none was found." >&2; exit 2; }
@@ -30,6 +30,10 @@ check: env
 
 test: env
 	@$(BIN)/python -m tests.run_suites
+
+# Every fault test at its full size, 20 minutes at most; PARLEY_CHAOS_SEED=… throws the same dice again.
+chaos: env
+	@PARLEY_CHAOS=long $(BIN)/python -m pytest tests/chaos --durations=0
 
 bench: env
 	@$(BIN)/python -m benchmarks

@@ -1,7 +1,8 @@
-"""The whole test run of `make test`: three suites one after another, then the coverage of all processes.
+"""The whole test run of `make test`: four suites one after another, then the coverage of all processes.
 
-Unit and conformance need no cluster; integration and chaos share one; e2e starts the runtime by its
-commands. One pytest a suite, so that no two clusters ever share the machine's two cores.
+Unit and conformance need no cluster, nor do the engine's fault tests, whose engines are processes of their
+own; integration and chaos share one; e2e starts the runtime by its commands. One pytest a suite, so that no
+two clusters ever share the machine's two cores.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+_ENGINE_FAULTS = "tests/chaos/test_engine_*.py"
 SUITES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("unit and conformance", ("tests/unit", "tests/conformance")),
-    ("integration and chaos", ("tests/integration", "tests/chaos")),
+    ("engine faults", tuple(sorted(str(f.relative_to(ROOT)) for f in ROOT.glob(_ENGINE_FAULTS)))),
+    ("integration and chaos", ("tests/integration", "tests/chaos", f"--ignore-glob={_ENGINE_FAULTS}")),
     ("end to end", ("tests/e2e",)),
 )
 COVERAGE_FLOOR_PERCENT = 90
@@ -28,8 +31,8 @@ def main(arguments: list[str]) -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
     outcomes: dict[str, tuple[int, float]] = {}
-    for name, folders in SUITES:
-        present = [folder for folder in folders if (ROOT / folder).is_dir()]
+    for name, parts in SUITES:
+        present = [part for part in parts if part.startswith("--") or (ROOT / part).exists()]
         if name not in wanted or not present:
             continue
         print(f"== {name}", flush=True)

@@ -9,8 +9,9 @@ from typing import Any
 import aiohttp
 
 from actors.stores.open_store import open_store
+from actors.stores.records import RunFilter
 from registries.contracts.runs import TERMINAL_STATUSES
-from tests.chaos.engine.checker import problems_of
+from tests.chaos.engine.checker import TENANT, problems_of
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
@@ -24,11 +25,11 @@ class BackgroundRuns:
         self.accepted: list[str] = []
         self._cluster = cluster
         self._session = session
-        self._body = {"flow_type": "challenge", "prompt": QUESTION, "deadline_s": 120, **body}
+        self.body = {"flow_type": "challenge", "prompt": QUESTION, "deadline_s": 120, **body}
 
     async def reference(self) -> dict[str, Any]:
         """The result of the same request without a fault."""
-        async with self._session.post("/api/orchestrate", json=self._body) as answer:
+        async with self._session.post("/api/orchestrate", json=self.body) as answer:
             result: dict[str, Any] = await answer.json()
         assert result["status"] == "completed", result
         return result
@@ -37,31 +38,29 @@ class BackgroundRuns:
         """So many runs, one after another; each must be accepted."""
         found = []
         for _ in range(count):
-            async with self._session.post("/api/runs", json=self._body) as answer:
+            async with self._session.post("/api/runs", json=self.body) as answer:
                 assert answer.status == 202, await answer.text()
                 found.append(str((await answer.json())["run_id"]))
         self.accepted += found
         return found
 
     async def statuses(self) -> dict[str, str]:
-        """Of every accepted run, by one query."""
-        async with self._session.get("/api/runs?limit=200") as answer:
-            assert answer.status == 200, await answer.text()
-            rows = (await answer.json())["runs"]
-        known = {row["run_id"]: row["status"] for row in rows}
+        """Of every accepted run, as the list of runs tells it."""
+        known: dict[str, str] = {}
+        asked = {"limit": "200"}
+        while not known.keys() >= set(self.accepted):
+            async with self._session.get("/api/runs", params=asked) as answer:
+                assert answer.status == 200, await answer.text()
+                page = await answer.json()
+            known |= {row["run_id"]: row["status"] for row in page["runs"]}
+            if page["next_cursor"] is None:
+                break
+            asked["cursor"] = page["next_cursor"]
         return {run_id: known.get(run_id, "lost") for run_id in self.accepted}
 
-    async def running(self) -> int:
-        """How many of them are under way."""
-        return list((await self.statuses()).values()).count("running")
-
-    async def until_running(self, count: int, timeout_s: float) -> None:
-        """Until that many are under way at once."""
-
-        async def enough() -> bool:
-            return await self.running() >= count
-
-        await until(enough, timeout_s, every_s=0.05)
+    async def open(self) -> int:
+        """How many of them have not ended."""
+        return sum(status not in TERMINAL_STATUSES for status in (await self.statuses()).values())
 
     async def until_ended(self, timeout_s: float, statuses: Collection[str] = TERMINAL_STATUSES) -> None:
         """Until all of them have ended."""
@@ -86,3 +85,13 @@ async def problems_in(
             return await problems_of(store, run_ids, reference)
     finally:
         await store.close()
+
+
+async def held_by(cluster: RunningCluster, pids: Collection[int]) -> int:
+    """How many runs these runners hold; a lease's owner is runtime:node:process:number."""
+    store = await open_store(cluster.config)
+    try:
+        rows = await store.list(TENANT, RunFilter(statuses=("running",), limit=200))
+    finally:
+        await store.close()
+    return sum(int(row["owner"].split(":")[2]) in pids for row in rows if row["owner"])

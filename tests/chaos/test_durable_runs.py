@@ -1,4 +1,4 @@
-"""kill -9 of parts of the runtime under durable runs: none is lost, and whoever follows one misses nothing."""
+"""kill -9 of parts of the runtime under durable runs: none is lost, and their followers miss nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -14,8 +15,9 @@ import pytest
 
 from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
 from serve_app.client import AsyncClient, Retries
-from tests.chaos.background_runs import BackgroundRuns, problems_in
+from tests.chaos.background_runs import BackgroundRuns, held_by, problems_in
 from tests.chaos.engine.checker import event_problems
+from tests.chaos.engine.scale import scaled
 from tests.chaos.test_kills import processes
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
@@ -45,10 +47,15 @@ async def test_background_runs_outlive_their_runners(
     cluster: RunningCluster, session: aiohttp.ClientSession
 ) -> None:
     runs = BackgroundRuns(cluster, session, models=SLOW)
+
+    async def hands_full() -> bool:
+        """Whether runners that live hold several runs: those of a dead one are still called running."""
+        return await held_by(cluster, {process.pid for process in processes(cluster, RUNNER)}) >= 8
+
     reference = await runs.reference()
-    for _ in range(3):
+    for _ in range(scaled(3, 12)):
         await runs.order(10)
-        await runs.until_running(8, 30)
+        await until(hands_full, 30, every_s=0.1)
         kill(cluster, RUNNER)
     killed_at = time.monotonic()
     await runs.until_ended(60, statuses={"completed"})
@@ -91,18 +98,18 @@ async def test_clients_follow_their_runs_through_killed_ingresses(
             if event.type != "node.token":
                 seen[run_id].append(event)
 
-    async with AsyncClient(cluster.base_url, cluster.api_key, retries=retries) as client:
-        async with asyncio.TaskGroup() as group:
-            for run_id in run_ids:
-                group.create_task(follow(client, run_id))
-            for node in ("creator", "challenger"):
-                await until(
-                    lambda node=node: all(  # type: ignore[misc]
-                        any(e.type == "node.started" and e.node == node for e in log) for log in seen.values()
-                    ),
-                    40,
-                )
-                kill(cluster, INGRESS)
+    def all_in(node: str) -> bool:
+        return all(
+            any(e.type == "node.started" and e.node == node for e in events) for events in seen.values()
+        )
+
+    client = AsyncClient(cluster.base_url, cluster.api_key, retries=retries)
+    async with client, asyncio.TaskGroup() as group:
+        for run_id in run_ids:
+            group.create_task(follow(client, run_id))
+        for node in ("creator", "challenger"):
+            await until(partial(all_in, node), 40)
+            kill(cluster, INGRESS)
     assert len(reattached) >= len(run_ids), "no connection was cut: the fault tested nothing"
     for run_id, events in seen.items():
         assert event_problems(events) == [], run_id
@@ -113,7 +120,7 @@ async def test_clients_follow_their_runs_through_killed_ingresses(
 async def read_events(
     session: aiohttp.ClientSession, run_id: str, after: int, stop_at: str | None = None
 ) -> list[RunEvent]:
-    """Durable events after that number, as an EventSource reads them; the connection is cut at ``stop_at``."""
+    """Durable events after that number, as an EventSource reads them, which is cut off at ``stop_at``."""
     events: list[RunEvent] = []
     headers = {"last-event-id": str(after)} if after else {}
     async with session.get(f"/api/runs/{run_id}/events", headers=headers) as answer:

@@ -49,9 +49,7 @@ async def _statuses(store: Store, run_ids: list[str]) -> list[str]:
 async def test_a_full_disk_refuses_and_holds_and_lets_go(tmp_path: Path) -> None:
     reference = await reference_result(tmp_path / "reference")
     path = tmp_path / "full" / "runs.db"
-    config = config_for(
-        tmp_path / "full", store_url=f"sqlite://{path}?max_page_count={PAGES}", max_deaths=3
-    )
+    config = config_for(tmp_path / "full", store_url=f"sqlite://{path}?max_page_count={PAGES}", max_deaths=3)
     store = await open_store(config)
     run_ids: list[str] = []
     async with engines(spec_for(config, call_s=0.2), 2) as stage:

@@ -155,7 +155,9 @@ async def test_duplicates_of_clients_that_die_are_one_run(
         again = Counter([await request.ask(store) for request in requests])
     assert again == Counter(dict.fromkeys(run_ids, duplicates))
     listed = await store.list(TENANT, RunFilter(limit=1_000))
-    assert sorted(run["run_id"] for run in listed) == sorted(run_ids), "there are runs that nobody was told of"
+    assert sorted(run["run_id"] for run in listed) == sorted(run_ids), (
+        "there are runs that nobody was told of"
+    )
     assert {run["status"] for run in listed} <= TERMINAL_STATUSES
     assert await problems_of(store, run_ids, journal=stage.journal) == []
     await store.close()

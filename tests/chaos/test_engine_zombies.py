@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from actors.stores.open_store import open_store
+from registries.contracts.config import RuntimeConfig
 from tests.chaos.engine.checker import TENANT, calls_in, problems_of
 from tests.chaos.engine.runs import config_for, new_run, reference_result, spec_for
 from tests.chaos.engine.stage import all_ended, engines
@@ -18,6 +23,28 @@ from tests.polling import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 RUNS = 4
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP; returns when it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    process = psutil.Process(pid)
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+
+
+def freeze_between_commits(pid: int, config: RuntimeConfig) -> None:
+    """On SQLite while it neither has nor awaits the lock that orders all writers; see the last test."""
+    with ExitStack() as held:
+        for name in () if config.store_url else ("turn", "lock"):
+            file = held.enter_context(open(lock_file(config, name), "r+"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        freeze(pid)
+
+
+def lock_file(config: RuntimeConfig, name: str) -> Path:
+    """See actors.stores.file_lock."""
+    return Path(config.home) / f"parley.db.{name}"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +69,7 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
         await until(lambda: len({call["call"] for call in calls_in(stage.journal)}) >= RUNS, 20)
         zombie = stage.engines[0]
         assert zombie.pid is not None
-        os.kill(zombie.pid, signal.SIGSTOP)
+        freeze_between_commits(zombie.pid, config)
         try:
             stage.wanted = 2
             await all_ended(store, run_ids, 60)
@@ -64,4 +91,38 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
         late = (await store.accept(new_run(RUNS, flow))).run_id
         await all_ended(store, [late], 30)
     assert await problems_of(store, [*run_ids, late], reference, stage.journal) == []
+    await store.close()
+
+
+async def test_one_that_is_stopped_inside_a_commit_on_sqlite_holds_up_writers_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """What SQLite cannot do: nobody takes its lock from a process that lives. Reads go on meanwhile."""
+    reference = await reference_result(tmp_path / "reference")
+    config = config_for(tmp_path / "zombie")
+    store = await open_store(config)
+    run_ids = [(await store.accept(new_run(n))).run_id for n in range(200)]
+    async with engines(spec_for(config, call_s=0.001), 1) as stage:
+        await until(lambda: len(calls_in(stage.journal)) > 20, 20)
+        (zombie,) = stage.engines
+        assert zombie.pid is not None
+        with open(lock_file(config, "lock"), "r+") as lock:
+            while True:
+                freeze(zombie.pid)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    break
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                os.kill(zombie.pid, signal.SIGCONT)
+                await asyncio.sleep(0.003)
+        late = asyncio.create_task(store.accept(new_run(200)))
+        assert (await store.queue()).running > 0
+        done, _ = await asyncio.wait({late}, timeout=1.0)
+        assert not done
+        # Its end is what frees the database: no transaction of its own survives it.
+        zombie.kill()
+        assert (await late).created
+        await all_ended(store, [*run_ids, "run-00200"], 60)
+    assert await problems_of(store, [*run_ids, "run-00200"], reference, stage.journal) == []
     await store.close()

@@ -1,4 +1,4 @@
-"""Clients in processes of their own, which are killed while they ask; the next one asks all that is open again.
+"""Clients in processes of their own, killed while they ask; the next one asks again what is open.
 
 Like the front door, they work straight on the store; what was answered is in a journal.
 """
@@ -23,6 +23,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.runs import Decision
 from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.runs import new_run
+from tests.polling import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ class Asked:
             return run_id
         if self.action == "restart":
             return (await store.restart(run_id, TENANT, 600.0, key)).run_id
-        return (
-            await store.resume(run_id, TENANT, Decision.model_validate(self.decision), 600.0, key)
-        ).run_id
+        return (await store.resume(run_id, TENANT, Decision.model_validate(self.decision), 600.0, key)).run_id
 
 
 def answers_in(journal: Path) -> dict[str, str]:
@@ -122,8 +121,7 @@ async def _ask_share(
         begun = _lines(journal)
         if deaths > 0:
             deaths -= 1
-            while _lines(journal) == begun and client.is_alive():
-                await asyncio.sleep(0.001)
+            await until(lambda: _lines(journal) > begun or not client.is_alive(), 30, every_s=0.001)
             await asyncio.sleep(dice.uniform(0.0, longest_s))
             client.kill()
             await asyncio.to_thread(client.join, 10)

@@ -118,9 +118,7 @@ class DoomedStore:
         return claimed
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
-        parts = [
-            name for name, rows in (("checkpoint", write.checkpoints), ("writes", write.writes)) if rows
-        ]
+        parts = [name for name, rows in (("checkpoint", write.checkpoints), ("writes", write.writes)) if rows]
         for part in parts:
             self._doom.at(f"{part}_before")
         await self._inner.commit(lease, write)
@@ -164,9 +162,7 @@ class JournalledModels:
         return 1 + zlib.crc32(request.request_id.encode()) % 4 if self._uneven else 1
 
     def _write(self, what: str, request: GenerationRequest) -> None:
-        line = json.dumps(
-            {"what": what, "call": request.request_id, "pid": os.getpid(), "time": time.time()}
-        )
+        line = json.dumps({"what": what, "call": request.request_id, "pid": os.getpid(), "time": time.time()})
         os.write(self._journal, (line + "\n").encode())
 
 
@@ -223,6 +219,7 @@ async def run_engine(spec: EngineSpec) -> None:
     )
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell_tasks)
     fetching = loop.create_task(queue.run())
     try:
         await stop.wait()
@@ -232,3 +229,8 @@ async def run_engine(spec: EngineSpec) -> None:
         await register.drain(1.0)
         await asyncio.to_thread(keeper.close)
         await store.close()
+
+
+def _tell_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack()

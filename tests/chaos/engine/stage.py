@@ -7,11 +7,13 @@ afford fifty deaths.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -21,6 +23,7 @@ import psutil
 
 from actors.stores.store import Store
 from registries.contracts.runs import TERMINAL_STATUSES
+from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.process import EngineSpec, Fate, run_engine
 
 _POLL_S = 0.02
@@ -28,6 +31,7 @@ _POLL_S = 0.02
 
 def _engine_main(spec_text: str) -> None:
     sys.stdout = sys.stderr
+    faulthandler.enable()
     asyncio.run(run_engine(EngineSpec.load(spec_text)))
 
 
@@ -92,7 +96,11 @@ class Stage:
         for engine in self.engines:
             await asyncio.to_thread(engine.join, 10)
             if engine.is_alive():
-                engine.kill()
+                # It says in stderr where its tasks and threads are.
+                assert engine.pid is not None
+                os.kill(engine.pid, signal.SIGUSR1)
+                await asyncio.sleep(0.5)
+                os.kill(engine.pid, signal.SIGABRT)
                 engine.join(5)
                 raise AssertionError("an engine did not end when it was told to")
         assert not (left := self.orphans()), f"processes that outlived their engines: {left}"
@@ -126,18 +134,30 @@ async def engines(spec: EngineSpec, count: int, fates: Sequence[Fate] = ()) -> A
             raise fault
 
 
-async def all_ended(
-    store: Store, run_ids: Sequence[str], timeout_s: float, also: Callable[[], None] = lambda: None
-) -> None:
-    """Wait until every run has ended; ``also`` is called at each look."""
+async def all_ended(store: Store, run_ids: Sequence[str], timeout_s: float) -> None:
+    """Wait until every run has ended; AssertionError says which have not, and how far they came."""
     left = set(run_ids)
-    async with asyncio.timeout(timeout_s):
-        while left:
-            also()
-            for run_id in list(left):
-                run = await store.get(run_id, "default")
-                if run is not None and run["status"] in TERMINAL_STATUSES:
-                    left.discard(run_id)
-                else:
-                    break
-            await asyncio.sleep(0.05)
+    deadline = time.monotonic() + timeout_s
+    while left:
+        for run_id in list(left):
+            run = await store.get(run_id, TENANT)
+            if run is None or run["status"] not in TERMINAL_STATUSES:
+                break
+            left.discard(run_id)
+        assert time.monotonic() < deadline, await _unfinished(store, sorted(left))
+        await asyncio.sleep(0.05)
+
+
+async def _unfinished(store: Store, run_ids: Sequence[str]) -> str:
+    facts = []
+    for run_id in run_ids:
+        run = await store.get(run_id, TENANT)
+        if run is None:
+            facts.append(f"{run_id} is lost")
+        elif run["status"] not in TERMINAL_STATUSES:
+            last = (await store.events(run_id, TENANT))[-1]
+            owner, attempts = run["owner"], run["attempts"]
+            facts.append(
+                f"{run_id} {run['status']} of {owner}, attempt {attempts}, last {last.type} {last.node}"
+            )
+    return "not ended: " + "; ".join(facts[:20])

@@ -1,0 +1,104 @@
+"""Ten times more than a model can take: it works at its capacity, and the rest is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.chaos.engine.scale import scaled
+from tests.chaos.test_kills import processes
+from tests.polling import until
+from tests.runtime_cluster import RunningCluster
+from tests.scripted_models import NARROW_CALL_S, NARROW_SLOTS
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
+CAPACITY_PER_S = NARROW_SLOTS / NARROW_CALL_S
+OVERLOAD = 10
+WARM_S, MEASURED_S = 3.0, scaled(8.0, 40.0)
+ASK = {"prompt": "What is 48 + 37?", "model_key": "narrow", "deadline_s": 10}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What clients saw: when each right answer came, how long each refusal took."""
+
+    right_at: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+async def ask(session: aiohttp.ClientSession, tally: Tally) -> None:
+    begun = time.monotonic()
+    try:
+        async with session.post("/api/inference", json=ASK) as answer:
+            body = await answer.json()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        tally.others[type(error).__name__] += 1
+        return
+    now = time.monotonic()
+    if answer.status == 200 and body["text"] == "The answer is 85.":
+        tally.right_at.append(now)
+    elif answer.status == 429 and int(answer.headers["retry-after"]) >= 1:
+        tally.refused_s.append(now - begun)
+    else:
+        tally.others[f"{answer.status} {str(body)[:100]}"] += 1
+
+
+async def offer(session: aiohttp.ClientSession, tally: Tally, per_s: float, seconds: float) -> None:
+    """An open loop: requests come at their times, whatever becomes of those before."""
+    begun = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for n in range(int(per_s * seconds)):
+            await asyncio.sleep(max(0.0, begun + n / per_s - time.monotonic()))
+            group.create_task(ask(session, tally))
+
+
+def memory_bytes(cluster: RunningCluster) -> int:
+    """Of the processes that requests go through."""
+    titles = ("ServeReplica:parley:Ingress", "ServeReplica:model-narrow", "haproxy")
+    found: set[psutil.Process] = set()
+    for title in titles:
+        found.update(processes(cluster, title))
+    return sum(process.memory_info().rss for process in found)
+
+
+async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster) -> None:
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(
+        cluster.base_url, headers=cluster.headers, connector=connector, timeout=timeout
+    ) as session:
+        warm, tally, calm = Tally(), Tally(), Tally()
+        await offer(session, warm, OVERLOAD * CAPACITY_PER_S, WARM_S)
+        before = memory_bytes(cluster)
+        begun = time.monotonic()
+        await offer(session, tally, OVERLOAD * CAPACITY_PER_S, MEASURED_S)
+        after = memory_bytes(cluster)
+        answered = sum(at <= begun + MEASURED_S for at in tally.right_at)
+        goodput = answered / MEASURED_S / CAPACITY_PER_S
+        refused = sorted(tally.refused_s)
+        p50, p95 = refused[len(refused) // 2], refused[int(len(refused) * 0.95)]
+        print(
+            f"\n{goodput:.0%} of capacity; {len(refused)} refused, p50 {p50 * 1000:.0f} ms, p95 "
+            f"{p95 * 1000:.0f} ms; {after / before:.2f} of the memory; others {dict(tally.others)}"
+        )
+        assert not tally.others and not warm.others
+        assert goodput >= 0.9
+        assert p95 <= 0.1, "refusals wait"
+        assert after <= 1.1 * before
+        begun = time.monotonic()
+
+        async def normal() -> bool:
+            calm.right_at.clear()
+            calm.refused_s.clear()
+            await offer(session, calm, CAPACITY_PER_S / 2, 1.0)
+            return not calm.refused_s and not calm.others and len(calm.right_at) >= CAPACITY_PER_S / 2 - 1
+
+        await until(normal, 30)
+        print(f"normal again after {time.monotonic() - begun:.1f} s")
