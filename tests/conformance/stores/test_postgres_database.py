@@ -382,5 +382,5 @@ async def test_nothing_is_asked_of_sqlite(tmp_path: Path) -> None:
 async def test_a_database_that_cannot_hold_every_text_is_refused(server: OwnServer) -> None:
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE western ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    with pytest.raises(ValidationError, match="LATIN1.*UTF8"):
+    with pytest.raises(ValidationError, match=r"LATIN1.*UTF8"):
         await PostgresDatabase.open(server.url.removesuffix("postgres") + "western", SHARE)
