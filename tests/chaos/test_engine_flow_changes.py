@@ -1,4 +1,4 @@
-"""A flow is edited, or gone, while its runs wait, are queued or are handed over: they keep the flow they began."""
+"""A flow is edited, or gone, while its runs wait, are queued or handed over: they keep what they began."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from registries.contracts.errors import Conflict, NotFound
 from registries.contracts.runs import TERMINAL_STATUSES, Decision
 from registries.loader import load_catalog
 from tests.chaos.engine.checker import TENANT, calls_in, problems_of
-from tests.chaos.engine.runs import config_for, new_run, run_id_of, spec_for
+from tests.chaos.engine.runs import config_for, new_run, spec_for
 from tests.chaos.engine.stage import engines
 from tests.polling import until
 
@@ -43,7 +44,7 @@ APPROVER = {"id": "approver", "kind": "approve", "role": "approver", "params": {
 
 def _flow(*nodes: dict[str, Any]) -> dict[str, Any]:
     names = [node["id"] for node in nodes]
-    edges = [{"source": one, "target": next} for one, next in zip(names, names[1:], strict=False)]
+    edges = [{"source": one, "target": next} for one, next in pairwise(names)]
     return {"name": "tale", "nodes": list(nodes), "edges": edges, "output": {"answer": names[::-1]}}
 
 
@@ -132,7 +133,7 @@ async def test_runs_keep_the_flow_that_they_began(tmp_path: Path, change: str) -
         done = len(calls_in(stage.journal))
     for run_id in handed_over:
         await store.resume(run_id, TENANT, APPROVE, 60.0)
-    # So slow that the engine, when it is told to end, must hand its runs over in the middle of their last node.
+    # So slow that the engine, told to end, must hand its runs over in the middle of their last node.
     async with engines(spec_for(folder.config, call_s=60.0), 1) as stage:
         await until(lambda: len(calls_in(stage.journal)) >= done + len(handed_over), 30)
     queued = await folder.accept(store, range(8, 12))

@@ -19,9 +19,9 @@ from tests.polling import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(scaled(280, 600))]
 SIZES = [
-    pytest.param("sqlite", scaled(200, 1000), scaled(50, 200), id="sqlite"),
-    pytest.param("postgresql", scaled(60, 500), scaled(15, 100), id="postgresql"),
-    pytest.param("redis over sqlite", scaled(60, 500), scaled(15, 100), id="redis over sqlite"),
+    pytest.param("sqlite", scaled(200, 800), scaled(50, 200), id="sqlite"),
+    pytest.param("postgresql", scaled(60, 300), scaled(15, 80), id="postgresql"),
+    pytest.param("redis over sqlite", scaled(60, 300), scaled(15, 80), id="redis over sqlite"),
 ]
 """Backend, runs, kills at least."""
 

@@ -25,7 +25,7 @@ from tests.polling import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(scaled(120, 400))]
 both = pytest.mark.parametrize("backend_settings", ["sqlite", "postgresql"], indirect=True)
-RUNS, CLIENT_KILLS, ENGINE_KILLS = scaled(24, 120), scaled(8, 40), scaled(6, 30)
+RUNS, CLIENT_KILLS, ENGINE_KILLS = scaled(18, 120), scaled(6, 40), scaled(4, 30)
 
 
 def _fates(dice: random.Random) -> list[Fate]:

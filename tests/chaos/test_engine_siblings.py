@@ -19,7 +19,7 @@ from tests.chaos.engine.stage import all_ended, engines
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(scaled(120, 400))]
 EXPERTS = frozenset({"security", "performance", "ux"})
-RUNS, KILLS = scaled(60, 400), scaled(15, 80)
+RUNS, KILLS = scaled(40, 300), scaled(10, 60)
 
 
 @pytest.mark.parametrize("backend_settings", ["sqlite", "postgresql"], indirect=True)

@@ -117,17 +117,21 @@ async def _ask_share(
         missing = [request for request in share if request.name not in known]
         if not missing:
             return {request.name: known[request.name] for request in share}
-        client = _start(config, missing, journal)
         begun = _lines(journal)
+        client = _start(config, missing, journal)
         if deaths > 0:
             deaths -= 1
-            await until(lambda: _lines(journal) > begun or not client.is_alive(), 30, every_s=0.001)
+            await _at_work(client, journal, begun)
             await asyncio.sleep(dice.uniform(0.0, longest_s))
             client.kill()
             await asyncio.to_thread(client.join, 10)
             continue
         await asyncio.to_thread(client.join, 60)
         assert client.exitcode == 0, f"a client ended with status {client.exitcode}"
+
+
+async def _at_work(client: BaseProcess, journal: Path, before: int) -> None:
+    await until(lambda: _lines(journal) > before or not client.is_alive(), 30, every_s=0.001)
 
 
 def _start(config: RuntimeConfig, requests: Sequence[Asked], journal: Path) -> BaseProcess:

@@ -156,8 +156,6 @@ async def _unfinished(store: Store, run_ids: Sequence[str]) -> str:
             facts.append(f"{run_id} is lost")
         elif run["status"] not in TERMINAL_STATUSES:
             last = (await store.events(run_id, TENANT))[-1]
-            owner, attempts = run["owner"], run["attempts"]
-            facts.append(
-                f"{run_id} {run['status']} of {owner}, attempt {attempts}, last {last.type} {last.node}"
-            )
+            where = f"{run['status']} of {run['owner']}, attempt {run['attempts']}"
+            facts.append(f"{run_id} {where}, last {last.type} {last.node}")
     return "not ended: " + "; ".join(facts[:20])
