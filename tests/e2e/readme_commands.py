@@ -9,25 +9,25 @@ from typing import Literal, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 How = Literal["session", "dry", "own_model", "own_url", "scratch", "stop"]
 
-# `make test` and `make check` are what runs this file, `make bench` is minutes of measuring: that they are
-# there and what they would do is checked by make itself. Everything else is typed as the README has it.
-_DRY = ("make test", "make check", "make bench")
+# `make test` and `make check` are what runs this file, `make bench` and `make chaos` take many minutes: that
+# they are there and what they would do is checked by make itself. Everything else is typed as the README has it.
+_DRY = ("make test", "make check", "make bench", "make chaos")
+_COMMENT = re.compile(r"\s{2,}#.*$|\s#\s.*$")
+_EXIT = re.compile(r"#.*\bexit code (\d+)")
 
 
 class Command(NamedTuple):
-    """One line of a bash block, without its trailing comment."""
+    """One line of a bash block, without its trailing comment; ``exit_code`` is what that comment promises."""
 
     text: str
     how: How
+    exit_code: int = 0
 
 
 def readme_commands() -> list[Command]:
     """Every command of the README in order."""
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
-    return [
-        Command(text, classify(text)) for text in (re.sub(r"\s{2,}#.*$|\s#\s.*$", "", line) for line in lines)
-    ]
+    return [_command(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def classify(text: str) -> How:
@@ -36,8 +36,14 @@ def classify(text: str) -> How:
         return "dry"
     if text == "make stop":
         return "stop"
-    if text.startswith("parley up") and "--model-url" in text:
+    if text.startswith("parley up --model-url"):
         return "own_url"
-    if text.startswith("parley up"):
+    if text.startswith("parley up --model"):
         return "own_model"
     return "scratch" if ">> .env" in text else "session"
+
+
+def _command(line: str) -> Command:
+    text = _COMMENT.sub("", line)
+    promised = _EXIT.search(line)
+    return Command(text, classify(text), int(promised[1]) if promised else 0)

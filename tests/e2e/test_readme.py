@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.e2e.readme_commands import ROOT, Command, readme_commands
 from tests.e2e.test_wheel import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+_ASSIGNMENT = re.compile(r"([A-Z]+)=\$\(.*\)$")
 
 
 class Newcomer:
@@ -37,7 +40,9 @@ class Newcomer:
             ":8265", f":{self.dashboard_port}"
         )
         line = line.replace("/tmp/evaluation", str(self.home / "evaluation"))
-        script = "\n".join(["set -euo pipefail", *self.preamble, line])
+        kept = _ASSIGNMENT.match(text)
+        shown = [f'printf %s "${kept[1]}"'] if kept else []
+        script = "\n".join(["set -euo pipefail", *self.preamble, line, *shown])
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=ROOT,
@@ -46,8 +51,9 @@ class Newcomer:
             text=True,
             timeout=timeout_s,
         )
-        if text.startswith("KEY="):
-            self.preamble.append(line)
+        if kept:
+            # Its value, for the command behind it may begin another run.
+            self.preamble.append(f"{kept[1]}={shlex.quote(done.stdout)}")
         return done
 
     def environment(self) -> dict[str, str]:
@@ -92,16 +98,22 @@ def test_every_kind_of_command_is_there() -> None:
 
 
 def test_the_session_of_the_readme(newcomer: Newcomer) -> None:
-    printed: dict[str, str] = {}
+    printed: list[tuple[str, str]] = []
     for command in commands("session"):
         done = newcomer.type(command.text)
-        assert done.returncode == 0, f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        printed[command.text] = done.stdout
-    assert "48 + 37 = 85" in "".join(text for line, text in printed.items() if line.startswith("parley"))
-    whole = next(text for line, text in printed.items() if line.startswith("curl") and "challenge" in line)
+        said = f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert done.returncode == command.exit_code, said
+        printed.append((command.text, done.stdout))
+    assert "48 + 37 = 85" in "".join(text for line, text in printed if line.startswith("parley"))
+    whole = next(text for line, text in printed if line.startswith("curl") and "challenge" in line)
     assert json.loads(whole)["status"] == "completed"
-    streamed = next(text for line, text in printed.items() if line.startswith("curl -sN"))
+    streamed = next(text for line, text in printed if line.startswith("curl -sN"))
     assert "event: node.token" in streamed and "event: run.completed" in streamed
+    begun = [text for line, text in printed if line.startswith("RUN=")]
+    shown = [json.loads(newcomer.type(f"parley runs show {run_id} --json").stdout) for run_id in begun]
+    assert {run["status"] for run in shown} == {"completed"}
+    happened = {event["type"] for run in shown for event in run["execution_log"]}
+    assert {"run.waiting", "run.resumed", "run.failed", "run.restarted"} <= happened
     for command in commands("stop"):
         assert newcomer.type(command.text).returncode == 0
     assert newcomer.processes() == []

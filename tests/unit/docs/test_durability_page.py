@@ -31,7 +31,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 @cache
-def tests_in(file: Path) -> frozenset[str]:
+def collected_from(file: Path) -> frozenset[str]:
     """Functions that pytest collects from a file: at its top, or in a class of tests."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
@@ -48,7 +48,7 @@ def test_what_the_page_names_is_there(path: str, name: str) -> None:
     file = TESTS / path
     assert file.is_file()
     if name:
-        assert file.name.startswith("test_") and name in tests_in(file)
+        assert file.name.startswith("test_") and name in collected_from(file)
 
 
 def test_every_line_of_the_promise_is_shown_by_a_test() -> None:
