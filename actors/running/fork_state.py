@@ -18,9 +18,11 @@ from flows.graph_plan import GraphPlan
 from flows.resumption import where_stopped
 from flows.state import AgentState, visits_of
 from registries.contracts.errors import NotFound
+from registries.contracts.generation import Usage
 from registries.contracts.runs import RunOrder
 from registries.specs import FlowSpec
 
+_FREE = Usage().model_dump(mode="json")
 _START, _BRANCH = "__start__", "branch:to:"
 """LangGraph's channels of its input, and of what starts a node."""
 
@@ -43,7 +45,7 @@ async def fork_state(
     """
     saved = await _checkpoint(store, run_id, checkpoint_id)
     old = where_stopped(saved, flow).state
-    new = _of_order(StateEdits.parse(edits or {}).applied(old, flow, order), order)
+    new = _of_order(StateEdits.parse(edits or {}).applied(old, flow, order), order, run_id)
     plan, graph = graphs.begun(flow)
     checkpoint = _with_state(saved.checkpoint, old, new)
     step = saved.metadata.get("step", -1)
@@ -65,14 +67,19 @@ async def _checkpoint(store: CheckpointStore, run_id: str, checkpoint_id: str | 
     return CheckpointCodec(strict_serializer()).read(found[0], ())
 
 
-def _of_order(state: AgentState, order: RunOrder) -> AgentState:
-    """The state as the new run's own."""
+def _of_order(state: AgentState, order: RunOrder, parent: str) -> AgentState:
+    """The state as the new run's own. What the other run did is in it, what that cost is not paid again."""
     asked = {"tenant": order.tenant, "user": order.user}
     if order.request.conversation_id:
         asked["conversation_id"] = order.request.conversation_id
     metadata = {**state["memory"].get("metadata", {}), **asked}
     memory = {**state["memory"], "metadata": metadata}
-    return {**state, "run_id": order.run_id, "request_id": order.request_id, "memory": memory}
+    results = [
+        {**result, "usage": _FREE, "data": {"inherited_from": parent, **result["data"]}}
+        for result in state["results"]
+    ]
+    own = {"run_id": order.run_id, "request_id": order.request_id, "memory": memory, "results": results}
+    return cast(AgentState, {**state, **own})
 
 
 def _with_state(checkpoint: Checkpoint, old: AgentState, new: AgentState) -> Checkpoint:

@@ -48,9 +48,8 @@ def run_fork_routes(services: Services) -> APIRouter:
         flow = await pinned_flow(store, services.catalog, row)
 
         async def state(order: RunOrder) -> tuple[CheckpointRow, ...]:
-            return await fork_state(
-                store, services.graphs, flow, run_id, order, body.checkpoint_id, body.state
-            )
+            edits = _edits(body)
+            return await fork_state(store, services.graphs, flow, run_id, order, body.checkpoint_id, edits)
 
         facts = facts_of(request.scope)
         ask = RunAsk(
@@ -64,6 +63,14 @@ def run_fork_routes(services: Services) -> APIRouter:
         return await new_run_answer(services, ask, body.mode)
 
     return router
+
+
+def _edits(body: ForkRequest) -> dict[str, Any]:
+    """The edits of the state; another prompt or input of the request is one of its input."""
+    asked = dict(body.request.get("input") or {})
+    if "prompt" in body.request:
+        asked["prompt"] = body.request["prompt"]
+    return {**body.state, "input": {**asked, **body.state.get("input", {})}} if asked else dict(body.state)
 
 
 def _changed(row: Mapping[str, Any], changes: Mapping[str, Any]) -> RunRequest:

@@ -64,6 +64,18 @@ async def test_from_any_checkpoint_with_other_fields_of_the_request() -> None:
     assert 0 < row["deadline_at"] - row["created_at"] <= 9.0
 
 
+async def test_another_prompt_is_what_the_rest_of_the_run_answers() -> None:
+    async with front_door() as door:
+        await ran(door)
+        shown = (await door.client.get("/api/runs/run-1?state=true")).json()["checkpoints"]
+        asked = {"prompt": "What is 11 + 12?", "input": {"rounds": 1}}
+        await fork(door, {"checkpoint_id": shown[-1]["checkpoint_id"], "request": asked})
+        state = (await door.client.get("/api/runs/run-2?state=true")).json()["state"]
+        row = await door.row("run-2")
+    assert state["input"]["prompt"] == row["request"]["prompt"] == "What is 11 + 12?"
+    assert state["input"]["rounds"] == 1
+
+
 @pytest.mark.parametrize("mode", ["wait", "stream"])
 async def test_a_fork_can_be_waited_for(mode: str) -> None:
     async with front_door() as door:

@@ -60,6 +60,17 @@ async def test_a_fork_is_the_new_runs_own(name: str) -> None:
     assert (await lab.document())["state"]["run_id"] == "r1"
 
 
+async def test_what_the_source_did_is_there_but_not_paid_again() -> None:
+    lab = Lab("challenge")
+    whole = await lab.finish("r1")
+    assert whole.usage.prompt_tokens > 0
+    fork = await lab.fork((await lab.document())["checkpoints"][0]["checkpoint_id"])
+    result = await lab.finish(fork)
+    assert [node.text for node in result.nodes] == [node.text for node in whole.nodes]
+    assert result.usage.prompt_tokens == 0
+    assert {node.data["inherited_from"] for node in result.nodes} == {"r1"}
+
+
 async def test_calls_of_a_fork_have_ids_of_their_own() -> None:
     lab = Lab("challenge")
     await lab.finish("r1")
