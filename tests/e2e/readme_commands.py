@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 How = Literal["session", "dry", "own_model", "own_url", "scratch", "stop"]
 
 # `make test` and `make check` are what runs this file, `make bench` and `make chaos` take many minutes: that
-# they are there and what they would do is checked by make itself. Everything else is typed as the README has it.
+# they are there and what they would do is checked by make itself. All else is typed as the README has it.
 _DRY = ("make test", "make check", "make bench", "make chaos")
 _COMMENT = re.compile(r"\s{2,}#.*$|\s#\s.*$")
 _EXIT = re.compile(r"#.*\bexit code (\d+)")
