@@ -15,6 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureC
 from ray.serve.schema import LoggingConfig
 
 from actors.gateway.open_gateway import open_gateway
+from actors.heap import settle_heap
 from actors.outputs import outputs_root
 from actors.runner_scaling import RunnerScalingPolicy, runner_metrics
 from actors.running.housekeeping import Housekeeping
@@ -101,6 +102,7 @@ class FlowRunner:
         self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
+        settle_heap()
 
     async def run(self, asked: RunOrder | str) -> AsyncIterator[list[RunEvent]]:
         """Events of the run in lists, from its claim here; the last is terminal, or ``run.waiting``.

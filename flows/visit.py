@@ -50,13 +50,13 @@ async def visit_node(state: AgentState, run: RunContext, node: NodeSpec) -> dict
     timings = NodeTimings(started_s=begun_s, duration_s=run.elapsed_s() - begun_s)
     result = done.result.model_copy(update={"timings": timings})
     run.results.append(result)
-    await run.ports.events.emit(
-        _EVENTS[result.status], node.id, result.model_dump(mode="json"), before + attempt
-    )
+    # Once for the event and for the state: neither is changed by whoever reads it.
+    shown = result.model_dump(mode="json")
+    await run.ports.events.emit(_EVENTS[result.status], node.id, shown, before + attempt)
     _log_visit(run, result)
     if result.status == "failed" and node.on_error == "fail":
         raise NodeFailed(result)
-    return state_update(state, run, result, done, attempt)
+    return state_update(state, run, result, shown, done, attempt)
 
 
 def _check_budget(run: RunContext) -> None:
@@ -127,11 +127,16 @@ async def _pause(run: RunContext, node: NodeSpec, attempt: int) -> None:
 
 
 def state_update(
-    state: AgentState, run: RunContext, result: NodeResult, done: Visit, attempt: int = 1
+    state: AgentState,
+    run: RunContext,
+    result: NodeResult,
+    shown: dict[str, Any],
+    done: Visit,
+    attempt: int = 1,
 ) -> dict[str, Any]:
-    """What the state keeps of a visit."""
+    """What the state keeps of a visit; ``shown`` is its result as JSON."""
     update: dict[str, Any] = {
-        "results": [result.model_dump(mode="json")],
+        "results": [shown],
         "signals": {result.id: list(result.data.get("signals", ()))},
         "metrics": {result.id: figures_after(state["metrics"].get(result.id), result)},
         "memory": {key: result.data[key] for key in MEMORY_KEYS if key in result.data},

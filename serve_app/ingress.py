@@ -13,6 +13,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from actors.gateway.open_gateway import open_gateway
+from actors.heap import settle_heap
 from actors.running.ports import SystemClock
 from actors.runtime import readiness
 from actors.stores.open_store import open_store
@@ -67,7 +68,9 @@ class FrontDoor:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         # Serve's own middleware already answers with X-Request-ID.
-        return create_api(self._services, echo_request_id=False)
+        api = create_api(self._services, echo_request_id=False)
+        settle_heap()
+        return api
 
     async def __del__(self) -> None:
         # Serve awaits it when it stops a replica, also one whose __init__ failed half-way.

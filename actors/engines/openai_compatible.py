@@ -155,16 +155,20 @@ class OpenAICompatibleEngine:
     ) -> T:
         """Wait as long as the limit of that name, the deadline and the caller allow; map what goes wrong."""
         provider, model = self.spec.provider, self.spec.key
+        limit_s, left_s = self._limits[limit], deadline.remaining_s()
         try:
-            async with asyncio.timeout(self._limits[limit]) as timeout:
-                return await ticket.wait(deadline.wait(awaitable, f"{provider} {model} sent {doing}"))
+            # One timer for both: the nearer of the two is the one that can pass.
+            async with asyncio.timeout(min(limit_s, left_s)) as timeout:
+                return await ticket.wait(awaitable)
         except aiohttp.ConnectionTimeoutError as error:
             raise ProviderError(
                 f"{provider} {model}: no connection in time", Fault.TIMEOUT, provider, model
             ) from error
         except TimeoutError as error:
             if timeout.expired():
-                what = f"{provider} {model} sent nothing for {self._limits[limit]:g} s ({doing})"
+                if left_s <= limit_s:
+                    raise deadline.error(f"{provider} {model} sent {doing}") from error
+                what = f"{provider} {model} sent nothing for {limit_s:g} s ({doing})"
                 raise ProviderError(what, Fault.TIMEOUT, provider, model) from error
             raise ProviderError(f"{provider} {model}: {error}", Fault.TIMEOUT, provider, model) from error
         except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:

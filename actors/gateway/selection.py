@@ -66,10 +66,11 @@ class Selector:
             ranked = [first]
         else:
             ranked = self._ranked(request, strategy)
-        fallbacks = [self._catalog.model_for(reference) for reference in strategy.fallbacks]
-        chain = (
-            ranked[:1] + [m for m in fallbacks if self._objection(m, request, strategy) is None] + ranked[1:]
-        )
+        named = [self._catalog.model_for(reference) for reference in strategy.fallbacks]
+        # Without a key for it a provider is no fallback at all: most of a chain, and not judged every call.
+        usable = [m for m in named if m.key not in self._unusable]
+        fallbacks = [m for m in usable if self._objection(m, request, strategy) is None]
+        chain = ranked[:1] + fallbacks + ranked[1:]
         unique = list({m.key: m for m in chain}.values())
         return Choice(strategy, tuple(unique[:MAX_CHAIN]))
 
@@ -207,4 +208,7 @@ def source_of(model: ModelSpec) -> str:
 
 def prompt_chars(request: GenerationRequest) -> int:
     """Characters of the whole conversation."""
-    return sum(len(m.content) for m in request.chat())
+    # Not over request.chat(), which builds every message for its length alone.
+    context = request.context
+    turns = (*context.history, *request.messages)
+    return len(context.system or "") + sum(len(turn.content) for turn in turns) + len(request.prompt)

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from actors.telemetry.metrics import Metrics
-from actors.telemetry.tracing import TRACER, mark_error
+from actors.telemetry.tracing import TRACER, is_tracing, mark_error
 from flows.ports import EventSink
 from registries.contracts.runs import EventType, NodeResult
 
@@ -56,6 +56,10 @@ class ObservedEvents:
         self._spans.clear()
 
     def _started(self, node: str, data: Mapping[str, Any]) -> None:
+        structlog.contextvars.bind_contextvars(node_id=node)
+        if not is_tracing():
+            # The node's task has the run's context already, and a no-op span is that context again.
+            return
         attributes: dict[str, str | int] = {
             "workflow.id": self._run_id,
             "workflow.type": self._flow,
@@ -66,7 +70,6 @@ class ObservedEvents:
         self._spans[node] = span
         # Not detached: it belongs to the node's task and ends with it, or with the task's next node.
         context.attach(trace.set_span_in_context(span))
-        structlog.contextvars.bind_contextvars(node_id=node)
 
     def _ended(self, node: str, data: Mapping[str, Any]) -> None:
         span = self._spans.pop(node, None)

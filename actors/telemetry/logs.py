@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from registries.contracts.config import RuntimeConfig
 PACKAGES = ("serve_app", "actors", "flows", "registries")
 LOG_FOLDER = "logs"
 Event = MutableMapping[str, Any]
+Processor = Callable[[Any, str, Any], Any]
 _FOREIGN = ("_ray_timestamp_ns", "taskName", "color_message")
 """What Ray, asyncio and uvicorn hang on every standard record."""
 
@@ -82,15 +83,43 @@ def _as_json(event: Any, **_: Any) -> str:
         return json.dumps(event, ensure_ascii=True, default=str)
 
 
-class _OncePerRecord(structlog.stdlib.ProcessorFormatter):
-    """Redacts and renders a record once, however many handlers write it."""
+class _OncePerRecord(logging.Formatter):
+    """Redacts and renders a record once, however many handlers write it.
+
+    What structlog's ProcessorFormatter does, for our two kinds of records: that one makes a copy of every
+    record first, at the price of making it again, for formatters of others that would see it changed.
+    """
+
+    def __init__(self, foreign: Sequence[Processor], processors: Sequence[Processor]) -> None:
+        """``foreign`` come first where the record is not structlog's; the last processor makes the line."""
+        super().__init__()
+        self._foreign = tuple(foreign)
+        self._processors = tuple(processors)
 
     def format(self, record: logging.LogRecord) -> str:
         line: str | None = getattr(record, "_parley_line", None)
         if line is None:
-            line = super().format(record)
+            line = self._line(record)
             record.__dict__["_parley_line"] = line
         return line
+
+    def _line(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        event: Any
+        if isinstance(record.msg, dict) and hasattr(record, "_logger"):
+            event = record.msg.copy()
+        else:
+            event = {"event": record.getMessage(), "_record": record, "_from_structlog": False}
+            if record.exc_info:
+                event["exc_info"] = record.exc_info
+            if record.stack_info:
+                event["stack_info"] = record.stack_info
+            for process in self._foreign:
+                event = process(None, level, event)
+            del event["_record"], event["_from_structlog"]
+        for process in self._processors:
+            event = process(None, level, event)
+        return str(event)
 
 
 def _formatter(redactor: Redactor, component: str, instance: str, app_env: str) -> logging.Formatter:
@@ -109,9 +138,8 @@ def _formatter(redactor: Redactor, component: str, instance: str, app_env: str) 
         return {name: redactor.value(value, name) for name, value in event.items()}
 
     return _OncePerRecord(
-        foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+        foreign=[*_SHARED, structlog.stdlib.ExtraAdder()],
         processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             drop_foreign,
             stamp,

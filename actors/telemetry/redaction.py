@@ -45,7 +45,10 @@ class Redactor:
         """The text without secrets."""
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        return SECRET_VALUE.sub(REDACTED, text)
+        # How every alternative of SECRET_VALUE begins: three plain searches are far quicker than it.
+        if "sk-" in text or "AIza" in text or "Bearer" in text:
+            text = SECRET_VALUE.sub(REDACTED, text)
+        return text
 
     def value(self, value: Any, name: str = "") -> Any:
         """The value without secrets; ``name`` is the key that it stands under."""
@@ -53,10 +56,11 @@ class Redactor:
             if _is_secret_name(name):
                 return REDACTED
             return self.text(value)
+        # Before Mapping: an abstract class takes its time to say no, and most values are numbers.
+        if value is None or isinstance(value, (int, float, bool)):
+            return value
         if isinstance(value, Mapping):
             return {str(k): self.value(v, str(k)) for k, v in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item, name) for item in value]
-        if isinstance(value, (int, float, bool)) or value is None:
-            return value
         return self.text(str(value))
