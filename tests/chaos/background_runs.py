@@ -45,18 +45,28 @@ class BackgroundRuns:
         return found
 
     async def statuses(self) -> dict[str, str]:
-        """Of every accepted run, as the list of runs tells it."""
-        known: dict[str, str] = {}
+        """Of every accepted run."""
+        known = await self._rows()
+        return {run_id: known[run_id]["status"] if run_id in known else "lost" for run_id in self.accepted}
+
+    async def cut_off(self) -> int:
+        """How many of them had more than one attempt: what the fault has hit."""
+        known = await self._rows()
+        return sum(known[run_id]["attempts"] > 1 for run_id in self.accepted)
+
+    async def _rows(self) -> dict[str, dict[str, Any]]:
+        """What the list of runs tells of them, by id."""
+        known: dict[str, dict[str, Any]] = {}
         asked = {"limit": "200"}
         while not known.keys() >= set(self.accepted):
             async with self._session.get("/api/runs", params=asked) as answer:
                 assert answer.status == 200, await answer.text()
                 page = await answer.json()
-            known |= {row["run_id"]: row["status"] for row in page["runs"]}
+            known |= {row["run_id"]: row for row in page["runs"]}
             if page["next_cursor"] is None:
                 break
             asked["cursor"] = page["next_cursor"]
-        return {run_id: known.get(run_id, "lost") for run_id in self.accepted}
+        return known
 
     async def open(self) -> int:
         """How many of them have not ended."""

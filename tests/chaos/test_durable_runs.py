@@ -60,6 +60,7 @@ async def test_background_runs_outlive_their_runners(
     killed_at = time.monotonic()
     await runs.until_ended(60, statuses={"completed"})
     print(f"\nthe last run completed {time.monotonic() - killed_at:.1f} s after the last kill")
+    assert await runs.cut_off() >= 8
     assert await runs.problems(reference) == []
     assert len(processes(cluster, RUNNER)) == 1
 

@@ -136,6 +136,7 @@ async def test_runs_of_a_node_that_is_gone_go_on_at_the_other(
     print(f"\n{removed} processes of the node removed, which held {held} of {len(runs.accepted)} runs")
     await runs.until_ended(60, statuses={"completed"})
     print(f"all runs completed {time.monotonic() - removed_at:.1f} s after that")
+    assert await runs.cut_off() > 0
     assert await runs.problems(reference) == []
 
 
