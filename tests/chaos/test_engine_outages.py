@@ -26,7 +26,7 @@ from tests.postgres_server import own_postgres
 from tests.redis_server import own_redis
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(scaled(150, 500))]
-RUNS, OUTAGES, LONGEST_S = scaled(100, 500), scaled(3, 12), scaled(2.5, 5.0)
+RUNS, OUTAGES, LONGEST_S = scaled(80, 500), scaled(3, 12), scaled(2.0, 5.0)
 PAUSE_S = 0.1
 LEASES = {
     "leases that outlive an outage": LeaseConfig(ttl_s=10.0, scan_s=0.5, max_deaths=3),

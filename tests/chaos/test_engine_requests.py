@@ -145,7 +145,7 @@ async def test_duplicates_of_clients_that_die_are_one_run(
     ]
     dice.shuffle(requests)
     async with engines(spec_for(config), 1, _fates(dice)) as stage:
-        answers = await ask_under_kills(config, requests, tmp_path, dice, 5, scaled(15, 60))
+        answers = await ask_under_kills(config, requests, tmp_path, dice, 5, scaled(8, 60))
         by_key = {
             k: {run_id for name, run_id in answers.items() if name.startswith(f"{k}-")} for k in range(keys)
         }

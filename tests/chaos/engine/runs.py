@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from actors.stores.open_store import open_store
 from actors.stores.records import IdempotencyKey, NewRun
+from actors.stores.store import Store
 from registries.catalog import Catalog
 from registries.contracts.config import LeaseConfig, RuntimeConfig
 from registries.contracts.runs import RunOrder, RunRequest
 from registries.loader import load_catalog
 from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.process import EngineSpec
-from tests.chaos.engine.stage import all_ended, engines
+from tests.chaos.engine.stage import Stage, all_ended, engines
 
 CATALOG = load_catalog()
 
@@ -51,6 +53,21 @@ def new_run(
     )
     spec = catalog.flows.get(flow)
     return NewRun(order, spec.version, spec.model_dump(mode="json"), key=key)
+
+
+async def runs_under_kills(
+    store: Store, stage: Stage, runs: int, kills: int, timeout_s: float, flow: str = "challenge"
+) -> list[str]:
+    """At least so many runs, and as many more as it takes for so many kills; all have ended."""
+    run_ids: list[str] = []
+    more = runs
+    async with asyncio.timeout(timeout_s):
+        while more:
+            numbers = range(len(run_ids), len(run_ids) + more)
+            run_ids += [(await store.accept(new_run(number, flow))).run_id for number in numbers]
+            await all_ended(store, run_ids[-more:], timeout_s)
+            more = 20 if stage.kills < kills else 0
+    return run_ids
 
 
 async def reference_result(folder: Path, flow: str = "challenge") -> dict[str, Any]:
