@@ -98,15 +98,6 @@ def hold() -> None:
             return
 
 
-def undeploy() -> None:
-    """Take everything off the cluster that deploy put there; idempotent."""
-    serve.shutdown()
-    try:
-        ray.kill(ray.get_actor("GatewayState", namespace=NAMESPACE))
-    except ValueError:
-        return
-
-
 async def readiness(config: RuntimeConfig, catalog: Catalog) -> dict[str, Any]:
     """What /api/ready shows: status and parts (api, each local model by its key, remote-adapter)."""
     models = local_models(config, catalog)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from registries.contracts.config import RuntimeConfig
@@ -103,17 +104,27 @@ async def _routing(request: Request, error: Exception) -> Response:
     """Unknown routes and wrong methods, in our shape."""
     assert isinstance(error, HTTPException)
     path, method = request.url.path, request.method
+    headers = dict(error.headers or {})
     shown: ParleyError
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        headers["Allow"] = allowed = ", ".join(_methods_of(request))
         shown = MethodNotAllowed(f"{method} is not allowed on {path}; allowed: {allowed}", param="method")
     elif error.status_code == 404:
         shown = NotFound(_unknown_route(request.app, method, path), param="path")
     else:
         shown = ValidationError(str(error.detail))
     response = error_response(shown, facts_of(request.scope).request_id)
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Of every route with this path: Starlette names those of the first one only."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def _unknown_route(app: FastAPI, method: str, path: str) -> str:

@@ -15,6 +15,7 @@ from serve_app.query import check_known, one_value
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+_AFTER = "after:"
 _TEXTS = ("flow", "user", "conversation_id", "parent", "cursor")
 _TIMES = ("created_after", "created_before")
 PARAMETERS = {
@@ -44,9 +45,23 @@ def run_filter(query: QueryParams) -> RunFilter:
         parent=texts["parent"],
         created_after=times["created_after"],
         created_before=times["created_before"],
-        before=texts["cursor"],
+        before=_place(texts["cursor"]),
         limit=_limit(query),
     )
+
+
+def cursor_after(run_id: str) -> str:
+    """The cursor of the page that goes on after this run."""
+    return f"{_AFTER}{run_id}"
+
+
+def _place(cursor: str | None) -> str | None:
+    # Any text compares with ids; without a mark a wrong one would be a page like any other, often the first.
+    if cursor is None:
+        return None
+    if not cursor.startswith(_AFTER) or cursor == _AFTER:
+        raise ValidationError(f"cursor: {cursor!r} is no next_cursor of a page before", param="cursor")
+    return cursor.removeprefix(_AFTER)
 
 
 def _statuses(query: QueryParams) -> tuple[RunStatus, ...]:
@@ -65,7 +80,7 @@ def _limit(query: QueryParams) -> int:
     text = one_value(query, "limit")
     if text is None:
         return DEFAULT_LIMIT
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_LIMIT:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIMIT:
         raise ValidationError(f"limit: {text!r} is not allowed: 1 to {MAX_LIMIT}", param="limit")
     return int(text)
 

@@ -11,11 +11,6 @@ SETTLED = frozenset({"completed", "failed", "cancelled", "waiting"})
 """States in which nobody works on a run: a client that waits for it gets its answer."""
 
 
-def outcome_of(event: RunEvent) -> RunResult:
-    """The result that a terminal event, or ``run.waiting``, carries."""
-    return RunResult.model_validate(event.data["result"])
-
-
 def settled_event(row: Mapping[str, Any]) -> RunEvent:
     """The event that a settled run's row stands for (see Store.get)."""
     result = row["result"] or _waiting(row).model_dump(mode="json")

@@ -16,7 +16,6 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})([eE][+-]?[0-9]{1,3})?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _KEY = re.compile(r"[\x21-\x7e]{16,512}")
-_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
 class NotAllowed(Exception):
@@ -73,15 +72,6 @@ def number(above: float, high: float) -> Callable[[str], float]:
         return float(text)
 
     return parse
-
-
-def switch(text: str) -> bool:
-    """on or off, and their usual synonyms."""
-    if text.casefold() in _TRUE:
-        return True
-    if text.casefold() in _FALSE:
-        return False
-    raise NotAllowed
 
 
 def word(text: str) -> str:

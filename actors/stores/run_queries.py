@@ -144,7 +144,7 @@ def add_feedback(tx: Transaction, run_id: str, tenant: str, user: str, feedback:
     """Keep a user's rating of a run, in the place of an earlier one; NotFound."""
     sql = "SELECT 1 FROM runs WHERE run_id = ? AND tenant = ?"
     if tx.execute(sql, (run_id, tenant)).fetchone() is None:
-        raise NotFound(f"there is no run {run_id}", param="run_id")
+        raise NotFound(f"unknown run {run_id!r}", param="run_id")
     tx.execute(
         "INSERT INTO feedback (run_id, user_name, rating, comment, created_at) VALUES (?, ?, ?, ?, {now})"
         " ON CONFLICT (run_id, user_name) DO UPDATE SET"

@@ -87,6 +87,6 @@ def restart(
 def _find(tx: Transaction, run_id: str, tenant: str) -> tuple[RunStatus, int, int, str | None]:
     row = tx.execute(_FIND, (run_id, tenant)).fetchone()
     if row is None:
-        raise NotFound(f"there is no run {run_id}", param="run_id")
+        raise NotFound(f"unknown run {run_id!r}", param="run_id")
     status, attempts, last_seq, waiting = row
     return status, attempts, last_seq, waiting

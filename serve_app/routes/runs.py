@@ -20,7 +20,7 @@ from serve_app.request_facts import facts_of
 from serve_app.run_answers import new_run_answer
 from serve_app.run_ask import RunAsk
 from serve_app.run_detail import all_events, run_detail, stored_run
-from serve_app.run_listing import PARAMETERS, run_filter
+from serve_app.run_listing import PARAMETERS, cursor_after, run_filter
 from serve_app.run_schemas import CreateRunRequest, RunDetail, RunList, RunMode, RunSummary
 from serve_app.schemas import AnsweredRunRequest
 from serve_app.services import Services
@@ -115,4 +115,4 @@ async def _page(services: Services, wanted: RunFilter) -> tuple[list[dict[str, A
     rows = await services.store.list(caller_of().tenant, replace(wanted, limit=wanted.limit + 1))
     more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
-    return rows, rows[-1]["run_id"] if more else None
+    return rows, cursor_after(rows[-1]["run_id"]) if more else None

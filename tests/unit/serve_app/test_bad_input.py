@@ -160,6 +160,8 @@ async def test_unknown_routes_and_wrong_methods_have_our_shape(door: FrontDoor) 
     slash = await door.client.get("/api/health/")
     assert missing.status_code == 404 and "/api/models" in missing.json()["error"]["message"]
     assert wrong.status_code == 405 and wrong.json()["error"]["code"] == "method_not_allowed"
+    both = await door.client.delete("/api/runs")
+    assert both.headers["allow"] == "GET, POST" and "allowed: GET, POST" in both.json()["error"]["message"]
     assert wrong.headers["allow"] == "POST" and slash.status_code == 404
 
 
