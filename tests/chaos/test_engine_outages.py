@@ -17,11 +17,12 @@ from actors.stores.records import IdempotencyKey
 from actors.stores.store import Store
 from registries.contracts.config import LeaseConfig
 from registries.contracts.errors import StoreError
-from tests.chaos.engine.checker import TENANT, problems_of
+from tests.chaos.engine.checker import TENANT, calls_in, problems_of
 from tests.chaos.engine.runs import config_for, new_run, reference_result, run_id_of, spec_for
 from tests.chaos.engine.scale import scaled
 from tests.chaos.engine.stage import Stage, all_ended, engines
 from tests.own_server import OwnServer
+from tests.polling import until
 from tests.postgres_server import own_postgres
 from tests.redis_server import own_redis
 
@@ -61,7 +62,8 @@ async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -
     kinds = [OUTAGE_KINDS[number % len(OUTAGE_KINDS)] for number in range(OUTAGES)]
     dice.shuffle(kinds)
     for kind in kinds:
-        await asyncio.sleep(dice.uniform(0.3, 1.5))
+        # Leases are renewed every second: two outages without a renewal between them are one.
+        await asyncio.sleep(dice.uniform(2.0, 3.0))
         away_s = dice.uniform(0.0, LONGEST_S)
         print(f"{kind.__name__} for {away_s:.2f} s")
         await kind(server, away_s)
@@ -97,8 +99,10 @@ async def test_postgresql_stopped_killed_and_frozen_under_load(
         config = config.model_copy(update={"lease": LEASES[lease]})
         store = await open_store(config)
         async with engines(spec_for(config, call_s=0.05), 2) as stage:
-            pace_s = 0.5 * OUTAGES * (1.0 + LONGEST_S) / RUNS
+            pace_s = 0.5 * OUTAGES * (3.0 + LONGEST_S) / RUNS
             submitting = asyncio.create_task(_submit(store, range(RUNS), pace_s))
+            # A runtime that starts without its database says so and ends; these have started.
+            await until(lambda: len({call["pid"] for call in calls_in(stage.journal)}) == 2, 30)
             await _bring_outages(server, dice, stage)
             refused = await submitting
             run_ids = [run_id_of(number) for number in range(RUNS)]
@@ -142,6 +146,7 @@ async def test_redis_killed_flushed_and_frozen_under_load_loses_nothing(
     reference = await reference_result(tmp_path / "reference")
     with own_redis() as server:
         config = config_for(tmp_path / "redis", redis_url=server.url, instance="chaos")
+        config = config.model_copy(update={"lease": LEASES["leases that outlive an outage"]})
         store = await open_store(config)
         numbers = range(RUNS)
         async with engines(spec_for(config, call_s=0.05), 2) as stage:
