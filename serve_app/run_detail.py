@@ -47,15 +47,27 @@ async def all_events(store: RunStore, run_id: str, tenant: str) -> list[RunEvent
 
 def run_detail(row: Mapping[str, Any], events: Sequence[RunEvent], with_log: bool) -> dict[str, Any]:
     """The detail as JSON values: by the result where the run ended, else by what was committed so far."""
-    if row["result"] is not None:
-        result = RunResult.model_validate(row["result"])
-    else:
-        result = _result_so_far(row, events)
+    stood = _last_result(row, events)
+    result = stood or _result_so_far(row, events)
     facts = result.model_dump(mode="json", include=_FROM_RESULT)
+    if stood is None:
+        facts["timings"] = None  # known when an attempt has ended; zeros would be read as a measurement
     detail = {**row, **facts, "cost_usd": result.usage.cost}
     if with_log:
         detail["execution_log"] = [event.model_dump(mode="json") for event in events]
     return detail
+
+
+def _last_result(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResult | None:
+    """How the run ended, or what it had when it asked its question; None while it is under way."""
+    if row["result"] is not None:
+        return RunResult.model_validate(row["result"])
+    asked = [event for event in events if event.type == "run.waiting"] if row["status"] == "waiting" else []
+    try:
+        return RunResult.model_validate(asked[-1].data["result"]) if asked else None
+    except (KeyError, pydantic.ValidationError):
+        # Written by another version of the runtime; the log has it as it is.
+        return None
 
 
 def _result_so_far(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResult:
@@ -78,5 +90,7 @@ def _result_so_far(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunRes
         status=row["status"],
         nodes=found,
         usage=sum((node.usage for node in found), Usage()),
-        rounds=sum(event.type == "round.started" for event in events),
+        rounds=max(
+            (event.data.get("round", 0) for event in events if event.type == "round.started"), default=0
+        ),
     )

@@ -171,7 +171,7 @@ class RunDetail(_StoredRun):
     nodes: list[NodeResult]
     usage: Usage
     cost_usd: float
-    timings: RunTimings
+    timings: RunTimings | None = None
     improvement: Improvement
     artifact: str | None = None
     feedback: list[GivenFeedback]

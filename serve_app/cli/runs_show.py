@@ -56,7 +56,8 @@ def _show_facts(cmd: Command, run: RunDetail) -> None:
         say(f"{'forked from':<12} {run.parent}")
     say(f"{'created':<12} {_time(run.created_at)}{'  by ' + run.user if run.user else ''}")
     if run.timings is not None:
-        say(f"{'time':<12} {run.timings.total_s:.2f} s, {run.timings.queued_s:.2f} s queued")
+        of_which = f", of attempt {run.attempts}" if run.attempts > 1 else ""
+        say(f"{'time':<12} {run.timings.total_s:.2f} s, {run.timings.queued_s:.2f} s queued{of_which}")
     deaths = f", {run.deaths} ended by a runner that died" if run.deaths else ""
     say(f"{'attempts':<12} {run.attempts}{deaths}")
     if run.usage is not None:

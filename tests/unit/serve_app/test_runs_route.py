@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from registries.contracts.errors import CapacityError, StoreError, StoreFull
-from registries.contracts.runs import RunOrder
+from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.queue_gate import QueueGate
+from serve_app.run_detail import run_detail
 from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
 from tests.unit.serve_app.scripted_runner import CATALOG, failed_story, waiting_story
 
@@ -299,15 +300,27 @@ async def test_a_run_under_way_shows_what_was_committed() -> None:
         ended = (await door.client.get("/api/runs/run-1")).json()
     assert body["status"] == "running" and body["result"] is None and body["answer"] == ""
     assert [node["id"] for node in body["nodes"]] == ["creator"] and body["nodes"][0]["text"] == "85"
+    assert body["timings"] is None and ended["timings"] is not None
     assert ended["status"] == "failed" and ended["error"]["code"] == "provider_error"
 
 
 async def test_a_run_that_waits_shows_its_question() -> None:
     async with front_door() as door:
         door.runner.story = waiting_story
-        await door.client.post("/api/orchestrate", json=ASK)
+        told = (await door.client.post("/api/orchestrate", json=ASK)).json()
         body = (await door.client.get("/api/runs/run-1")).json()
     assert body["status"] == "waiting" and body["waiting"]["question"] == "Send it?"
+    assert (body["timings"], body["rounds"]) == (told["timings"], told["rounds"])
+
+
+def test_rounds_so_far_are_those_of_the_loop_that_went_round_most() -> None:
+    row = {"run_id": "r", "flow": "f", "flow_version": "v", "status": "running", "result": None}
+    begun = [("challenger", 1), ("challenger", 2), ("approver", 1)]
+    events = [
+        RunEvent(run_id="r", seq=n, time=1.0, type="round.started", node=node, data={"round": number})
+        for n, (node, number) in enumerate(begun, 1)
+    ]
+    assert run_detail(row, events, with_log=False)["rounds"] == 2
 
 
 @pytest.mark.parametrize(
