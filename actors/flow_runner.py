@@ -20,6 +20,7 @@ from actors.outputs import outputs_root
 from actors.runner_scaling import RunnerScalingPolicy, runner_metrics
 from actors.running.housekeeping import Housekeeping
 from actors.running.lease_keeper import LeaseKeeper
+from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
 from actors.running.run_execution import RunExecution, RunParts
@@ -28,6 +29,7 @@ from actors.running.run_queue import RunQueue
 from actors.running.run_register import RunRegister
 from actors.running.scheduled_backup import ScheduledBackup
 from actors.running.task_owner import TaskOwner
+from actors.stores.json_text import dump_json
 from actors.stores.live_events import NoLiveEvents, live_events
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, NewRun
@@ -76,7 +78,7 @@ class FlowRunner:
         # Words of a run that nobody streams reach readers by live events alone.
         self._shows_tokens = not isinstance(live, NoLiveEvents)
         parts = RunParts(
-            generator=TracedGenerator(self._gateway),
+            generator=TracedGenerator(PatientGenerator(self._gateway)),
             store=self._store,
             graphs=FlowGraphs(self._catalog),
             metrics=telemetry.metrics,
@@ -142,7 +144,8 @@ class FlowRunner:
                 execution.cancel(CancelledRun("the client went away"))
         if execution.log.ending is None:
             raise execution.error or CapacityError("the run goes on at another runner", retry_after_s=1.0)
-        yield execution.log.ending.model_dump_json().encode()
+        # Not pydantic's own JSON, which refuses the half surrogates that models emit.
+        yield dump_json(execution.log.ending.model_dump()).encode()
 
     async def wake(self) -> None:
         """Look at the queue now: a run was accepted."""

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
+from actors.stores.json_text import dump_json
 from actors.stores.records import Accepted
 from serve_app.idempotency import REPLAYED
 from serve_app.run_ask import Attended, RunAsk
@@ -86,7 +86,7 @@ async def _attended_answer(services: Services, attended: Attended, mode: RunMode
         result = (await live.settled()).data["result"]
     finally:
         services.runs.leave(live)
-    return Response(orjson.dumps(result), media_type="application/json", headers=headers)
+    return Response(dump_json(result), media_type="application/json", headers=headers)
 
 
 async def _frames(services: Services, attended: Attended) -> AsyncGenerator[bytes, None]:

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
-import orjson
 import structlog
 
+from actors.stores.json_text import load_json
 from actors.stores.records import NewRun
 from actors.stores.store import RunStore
 from registries.contracts.errors import BudgetError, CapacityError, Conflict, ParleyError, StoreError
@@ -153,4 +153,4 @@ async def _endings(items: AsyncIterator[bytes]) -> AsyncGenerator[Sequence[RunEv
 
 def _trusted(item: bytes) -> RunEvent:
     # Made by our own runner from an event: checking it again would take longer than the way it came.
-    return RunEvent.model_construct(**orjson.loads(item))
+    return RunEvent.model_construct(**load_json(item.decode()))

@@ -24,7 +24,8 @@ MAX_ROUNDS = 16
 _COLUMNS = (
     "SELECT run_id, tenant, user_name, request_id, flow_version, status, attempts, deaths, lease_token,"
     " last_seq, request, decision, traceparent, cancel_requested, deadline_at - {now}, {now} - queued_at,"
-    " (SELECT spec FROM flow_versions f WHERE f.version = runs.flow_version), parent FROM runs"
+    " (SELECT spec FROM flow_versions f WHERE f.version = runs.flow_version), parent,"
+    " lease_owner FROM runs"
 )
 _ORPHANED = "status = 'running' AND lease_until <= {lease_now}"
 _ONE = f"{_COLUMNS} WHERE run_id = ? AND (status = 'queued' OR ({_ORPHANED})) {{for_update}}"
@@ -70,6 +71,7 @@ class _Candidate:
     queued_s: float
     spec: str | None
     parent: str | None
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,10 @@ def release_orphans(tx: Transaction, owner_prefix: str) -> int:
 
 def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | None:
     """The run, now the claimant's; None when it was ended instead."""
-    deaths = run.deaths + (run.status == "running")
-    if _is_ended(tx, run, deaths, claimant.max_deaths):
+    # Whoever takes its own run again was not dead: the database was away for longer than the lease.
+    died = run.status == "running" and run.owner != claimant.owner
+    deaths = run.deaths + died
+    if _is_ended(tx, run, deaths, claimant.max_deaths if died else None):
         return None
     try:
         claimed = _claimed(run)
@@ -147,11 +151,11 @@ def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | 
     return claimed
 
 
-def _is_ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int) -> bool:
-    """Whether the run may not go on, and therefore ends here."""
+def _is_ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int | None) -> bool:
+    """Whether the run may not go on, and therefore ends here; ``max_deaths`` for one that has just died."""
     if run.cancel_requested:
         end_run(tx, run.run_id, "cancelled", CANCELLED)
-    elif run.status == "running" and deaths >= max_deaths:
+    elif max_deaths is not None and deaths >= max_deaths:
         park(tx, run.run_id, deaths, run.last_seq)
     elif run.remaining_s <= 0:
         end_run(tx, run.run_id, "failed", TOO_LATE)

@@ -59,8 +59,9 @@ class RunStore(Protocol):
         """Take one run: a queued one, or a running one whose lease ran out; a NewRun is accepted first.
 
         None when it does not exist, is held, waits or has ended, and when its key made another run. A run
-        taken from a dead owner counts a death; one with ``max_deaths`` of them is parked instead:
-        ``failed`` with error code "runner_died" naming the node that was under way, None returned.
+        taken from another owner counts a death (its own it may take again, after an outage); one with
+        ``max_deaths`` of them is parked instead: ``failed`` with error code "runner_died" naming the node
+        that was under way, None returned.
         """
         ...
 

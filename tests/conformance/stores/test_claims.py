@@ -132,6 +132,15 @@ async def test_a_later_holder_goes_on_counting_events(store: Store) -> None:
     assert await store.claim("r1", "three", LONG_S, 3) is None
 
 
+async def test_an_owner_that_takes_its_own_run_again_has_not_died(store: Store) -> None:
+    await take(store, "r1", ttl_s=DEAD_S)
+    for attempt in range(2, 7):
+        (again,) = await claim_next(store, owner="one", ttl_s=DEAD_S)
+        assert again.order.attempt == attempt
+    run = await store.get("r1", "default")
+    assert run is not None and run["deaths"] == 0
+
+
 async def test_a_run_that_kills_its_runners_is_parked(store: Store) -> None:
     claimed = await take(store, "r1", ttl_s=DEAD_S)
     await store.commit(
@@ -139,7 +148,8 @@ async def test_a_run_that_kills_its_runners_is_parked(store: Store) -> None:
     )
     fatal = event("r1", 5, "node.started", "bomb")
     await store.commit(claimed.lease, RunWrite((fatal,)))
-    assert [len(await claim_next(store, ttl_s=DEAD_S)) for _ in range(3)] == [1, 1, 0]
+    taken = [len(await claim_next(store, owner=f"runner {n}", ttl_s=DEAD_S)) for n in range(3)]
+    assert taken == [1, 1, 0]
     run = await store.get("r1", "default")
     assert run is not None and run["status"] == "failed" and run["deaths"] == 3 and run["owner"] is None
     error = run["result"]["error"]

@@ -124,14 +124,20 @@ class RunLives(RuleBasedStateMachine):
     def claim(self, pick: int, expired: bool) -> None:
         if run := self._some(pick, "queued", "running"):
             offered = run.offered()
-            claimed = self.run_now(self.store.claim(run.run_id, "one", self._ttl(expired), MAX_DEATHS))
+            claimed = self.run_now(
+                self.store.claim(run.run_id, self._owner(), self._ttl(expired), MAX_DEATHS)
+            )
             assert (claimed is not None) == (offered == "taken")
             if claimed is not None:
                 run.take(claimed, expired)
 
+    def _owner(self) -> str:
+        """Another one each time: who takes its own run again has not died."""
+        return f"owner {next(self.numbers)}"
+
     def claim_next(self, limit: int, expired: bool) -> None:
         dead = [run for run in self.runs if run.status == "running" and run.expired]
-        claimed = self.run_now(self.store.claim_next("one", self._ttl(expired), MAX_DEATHS, limit))
+        claimed = self.run_now(self.store.claim_next(self._owner(), self._ttl(expired), MAX_DEATHS, limit))
         by_id = {run.lease.run_id: run for run in claimed}
         assert len(by_id) == len(claimed) <= limit
         if limit:
