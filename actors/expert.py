@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.gateway.open_gateway import open_gateway
+from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources, SystemClock
 from actors.telemetry.logs import bound
 from actors.telemetry.process_telemetry import open_telemetry
@@ -117,7 +118,7 @@ class _Worker:
 
     async def _run(self, payload: Mapping[str, Any], outbox: queue.SimpleQueue[Item | None]) -> NodeResult:
         ports = NodePorts(
-            generator=TracedGenerator(self._gateway),
+            generator=TracedGenerator(PatientGenerator(self._gateway)),
             events=_Outbox(outbox),
             resources=GpuResources(self._config.max_vram_usage_gb),
             history=_AtHome(),

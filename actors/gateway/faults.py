@@ -21,6 +21,8 @@ NOT_LOADED = "not_loaded"
 """Context flag: the model could not be loaded. Serve has given up, so asking again is of no use."""
 LOADING = "loading"
 """Context flag of a CapacityError: the model's replicas are not up yet."""
+FULL = "full"
+"""Context flag of a CapacityError: the model's queue is full, which passes as it works."""
 
 _COUNTED = frozenset({Fault.TIMEOUT, Fault.REFUSED, Fault.BAD_RESPONSE, Fault.STREAM_CUT})
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from actors.gateway.faults import REPLICA_LOST
+from actors.gateway.faults import FULL, REPLICA_LOST
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
 from registries.specs import ModelSpec
 
@@ -48,6 +48,7 @@ def from_ray(error: BaseException, spec: ModelSpec) -> ParleyError:
         return CapacityError(
             f"the queue of model {spec.key!r} is full",
             retry_after_s=cause.retry_after_s or BACKPRESSURE_RETRY_AFTER_S,
+            context={FULL: True},
         )
     if isinstance(cause, _LOST):
         return _refused(spec, "a replica was lost while it answered", {REPLICA_LOST: True})
