@@ -11,6 +11,7 @@ import aiohttp
 import psutil
 import pytest
 
+from tests.chaos.background_runs import BackgroundRuns
 from tests.chaos.engine.scale import scaled
 from tests.chaos.test_kills import processes
 from tests.polling import until
@@ -59,6 +60,12 @@ async def offer(session: aiohttp.ClientSession, tally: Tally, per_s: float, seco
             group.create_task(ask(session, tally))
 
 
+async def is_ready(session: aiohttp.ClientSession) -> bool:
+    """Whether every model is loaded: one that still loads is waited for, not refused."""
+    async with session.get("/api/ready") as answer:
+        return answer.status == 200
+
+
 def memory_bytes(cluster: RunningCluster) -> int:
     """Of the processes that requests go through."""
     titles = ("ServeReplica:parley:Ingress", "ServeReplica:model-narrow", "haproxy")
@@ -75,6 +82,7 @@ async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster
         cluster.base_url, headers=cluster.headers, connector=connector, timeout=timeout
     ) as session:
         warm, tally, calm = Tally(), Tally(), Tally()
+        await until(lambda: is_ready(session), 60, every_s=0.2)
         await offer(session, warm, OVERLOAD * CAPACITY_PER_S, WARM_S)
         before = memory_bytes(cluster)
         begun = time.monotonic()
@@ -102,3 +110,28 @@ async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster
 
         await until(normal, 30)
         print(f"normal again after {time.monotonic() - begun:.1f} s")
+
+
+async def test_accepted_runs_wait_for_a_full_model(cluster: RunningCluster) -> None:
+    async with aiohttp.ClientSession(cluster.base_url, headers=cluster.headers) as session:
+        await until(lambda: is_ready(session), 60, every_s=0.2)
+        runs = BackgroundRuns(
+            cluster, session, models=dict.fromkeys(("creator", "challenger", "refiner"), "narrow")
+        )
+        reference = await runs.reference()
+        await runs.order(OVERLOAD * NARROW_SLOTS)
+        await runs.until_ended(60)
+        assert await runs.problems(reference) == []
+        ends = sorted([end for run_id in runs.accepted for end in await node_ends(session, run_id)])
+    # Without the begin and the end, where there is not enough work to fill every slot.
+    middle = ends[len(ends) // 5 : -len(ends) // 5]
+    goodput = (len(middle) - 1) / (middle[-1] - middle[0]) / CAPACITY_PER_S
+    print(f"\n{len(ends)} calls of {len(runs.accepted)} runs: {goodput:.0%} of capacity")
+    assert goodput >= 0.9
+
+
+async def node_ends(session: aiohttp.ClientSession, run_id: str) -> list[float]:
+    """When the run's nodes ended."""
+    async with session.get(f"/api/runs/{run_id}") as answer:
+        log = (await answer.json())["execution_log"]
+    return [event["time"] for event in log if event["type"] == "node.completed"]
