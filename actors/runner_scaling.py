@@ -50,7 +50,7 @@ class RunnerScalingPolicy:
 
 
 def runner_metrics(held: int, queued: int) -> Mapping[str, float]:
-    """What a runner records for the policy: its own runs, and the whole database's queue as it saw it last."""
+    """What a runner records for the policy: its own runs, and the whole queue as it last saw it."""
     return {"held": float(held), "queued": float(queued)}
 
 

@@ -40,7 +40,7 @@ class CheckpointRow:
 
 @dataclass(frozen=True, slots=True)
 class WriteRow:
-    """One write of one task towards the next checkpoint. A negative ``idx`` replaces, others stay as first."""
+    """One write of a task towards the next checkpoint. A negative ``idx`` replaces, others stay as first."""
 
     thread_id: str
     ns: str

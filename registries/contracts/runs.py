@@ -58,9 +58,9 @@ class RunRequest(Frozen):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     priority: int = Field(default=0, ge=-10, le=10)
 
-    _numbers = field_validator(
-        "max_tokens", "seed", "deadline_s", "budget_usd", "priority", mode="before"
-    )(refuse_boolean)
+    _numbers = field_validator("max_tokens", "seed", "deadline_s", "budget_usd", "priority", mode="before")(
+        refuse_boolean
+    )
 
     @model_validator(mode="after")
     def _asks_something(self) -> RunRequest:
