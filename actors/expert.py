@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.gateway.open_gateway import open_gateway
+from actors.running.nodes_here import AtHome
 from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources, SystemClock
 from actors.telemetry.logs import bound
@@ -29,8 +30,6 @@ from flows.node_context import NodePorts
 from flows.nodes.run_payload import run_payload
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import InternalError
-from registries.contracts.generation import Message
 from registries.contracts.runs import EventType, NodeResult
 from registries.loader import load_catalog
 
@@ -84,16 +83,6 @@ class _Outbox:
         self.items.put({"events": [[type, node, dict(data), attempt]]})
 
 
-class _AtHome:
-    """What only the runner has: an expert asks models, it neither places nodes nor reads conversations."""
-
-    async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
-        raise InternalError("an expert cannot place a node elsewhere")
-
-    async def read(self, conversation_id: str, limit: int) -> list[Message]:
-        raise InternalError("an expert cannot read a conversation")
-
-
 class _Worker:
     """What a worker process keeps between experts: an event loop in a thread, gateway, catalog."""
 
@@ -121,8 +110,8 @@ class _Worker:
             generator=TracedGenerator(PatientGenerator(self._gateway)),
             events=_Outbox(outbox),
             resources=GpuResources(self._config.max_vram_usage_gb),
-            history=_AtHome(),
-            placement=_AtHome(),
+            history=AtHome(),
+            placement=AtHome(),
             clock=SystemClock(),
         )
         facts = {name: str(payload.get(name, "")) for name in ("request_id", "run_id")}

@@ -20,6 +20,7 @@ from actors.outputs import outputs_root
 from actors.runner_scaling import RunnerScalingPolicy, runner_metrics
 from actors.running.housekeeping import Housekeeping
 from actors.running.lease_keeper import LeaseKeeper
+from actors.running.nodes_here import nodes_here
 from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
@@ -77,13 +78,17 @@ class FlowRunner:
         live = live_events(self._store)
         # Words of a run that nobody streams reach readers by live events alone.
         self._shows_tokens = not isinstance(live, NoLiveEvents)
+        generator = TracedGenerator(PatientGenerator(self._gateway))
+        resources = GpuResources(config.max_vram_usage_gb)
         parts = RunParts(
-            generator=TracedGenerator(PatientGenerator(self._gateway)),
+            generator=generator,
             store=self._store,
             graphs=FlowGraphs(self._catalog),
             metrics=telemetry.metrics,
-            placement=lambda events: RayPlacement(experts, events),
-            resources=GpuResources(config.max_vram_usage_gb),
+            placement=lambda events: RayPlacement(
+                experts, events, nodes_here(generator, events, resources, self._catalog)
+            ),
+            resources=resources,
             outputs_root=outputs_root(config),
             linger_s=self._linger_s,
             publish=lambda events: live.publish(events[0].run_id, events),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import ray
@@ -19,22 +19,42 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import InternalError, ParleyError
 from registries.contracts.runs import ErrorFact, NodeResult
 
+TASKS_PER_WORKER = 2
+"""Experts out at once, for each worker that is kept: a worker runs one at a time and holds 140 MB, and Ray
+starts as many as there are tasks. Sixty runs with three experts each once started 130 of them and stood."""
+MIN_TASKS = 3
 EXPERT_CPUS = 0.01
 """Of a logical CPU: an expert waits for its model; what it may use is bounded by the runner, not by Ray."""
 WORKER_ATTEMPTS = 2
 CANCEL_GRACE_S = 3.0
 """How long a cancelled expert may take to abort its model call before its worker is killed."""
 WARM_S = 0.5
+NodeRunner = Callable[[Mapping[str, Any]], Awaitable[NodeResult]]
 
 
 class ExpertPool:
-    """Starts experts for a whole runner; ``owner`` keeps what outlives a cancelled call."""
+    """Starts experts for a whole runner; ``owner`` keeps what outlives a cancelled call.
+
+    ``take`` says whether one more may go out as a task; ``give_back`` follows each that did.
+    """
 
     def __init__(self, config: RuntimeConfig, owner: TaskOwner, metrics: Metrics) -> None:
         self._config_json = config.model_dump_json()
         self._owner = owner
         self._metrics = metrics
+        self._room = max(MIN_TASKS, TASKS_PER_WORKER * config.expert_workers)
         self._task = ray.remote(num_cpus=EXPERT_CPUS, max_retries=0, num_returns="streaming")(expert_task)
+
+    def take(self) -> bool:
+        """Whether a worker may be asked for; False when as many are out as may be."""
+        if self._room <= 0:
+            return False
+        self._room -= 1
+        return True
+
+    def give_back(self) -> None:
+        """An expert that went out has ended."""
+        self._room += 1
 
     def start(self, payload: Mapping[str, Any]) -> Any:
         """An ObjectRefGenerator of the expert's items."""
@@ -60,17 +80,30 @@ class ExpertPool:
 
 
 class RayPlacement:
-    """Placement for one run: its experts' events go to the run's sink."""
+    """Placement for one run: its experts' events go to the run's sink.
 
-    def __init__(self, pool: ExpertPool, events: EventSink) -> None:
+    ``here`` runs a node in this process: what a busy runner has more than workers does not wait for one,
+    since an expert waits for its model nearly all of its time.
+    """
+
+    def __init__(self, pool: ExpertPool, events: EventSink, here: NodeRunner) -> None:
         self._pool = pool
         self._events = events
+        self._here = here
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
-        """Run the node in a worker; once more when the worker dies, then it has failed.
+        """Run the node in a worker, or here when none is free; again when the worker dies, then it failed.
 
         Cancelling cancels the task, which aborts the model call.
         """
+        if not self._pool.take():
+            return await self._here(payload)
+        try:
+            return await self._in_a_worker(payload)
+        finally:
+            self._pool.give_back()
+
+    async def _in_a_worker(self, payload: Mapping[str, Any]) -> NodeResult:
         sent = dict(payload)
         traceparent = current_traceparent()
         if traceparent is not None:
