@@ -128,7 +128,8 @@ async def _ended(graph: CompiledFlow, graph_input: Any, run: RunContext, thread:
     except TimeoutError as error:
         if not limit.expired():
             return _internal(run, error)
-        late = BudgetError(f"the run's deadline of {run.order.deadline_s:g} s passed", "deadline_s")
+        asked_s = run.order.request.deadline_s or run.order.deadline_s
+        late = BudgetError(f"the run's deadline of {asked_s:g} s passed", "deadline_s")
         return _Ending(error_fact(late))
     except ParleyError as error:
         return _Ending(error_fact(error))

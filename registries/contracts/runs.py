@@ -93,8 +93,10 @@ class Decision(Frozen):
 
     @model_validator(mode="after")
     def _edit_has_text(self) -> Decision:
-        if (self.action == "edit") != (self.text is not None):
-            raise ValueError("text belongs to action 'edit', which needs it")
+        if self.action == "edit" and self.text is None:
+            raise ValueError("action 'edit' needs the new text")
+        if self.action != "edit" and self.text is not None:
+            raise ValueError(f"text belongs to action 'edit', not to {self.action!r}")
         return self
 
 
