@@ -133,7 +133,7 @@ class RunLives(RuleBasedStateMachine):
 
     def _owner(self) -> str:
         """Another one each time: who takes its own run again has not died."""
-        return f"owner {next(self.numbers)}"
+        return f"one {next(self.numbers)}"
 
     def claim_next(self, limit: int, expired: bool) -> None:
         dead = [run for run in self.runs if run.status == "running" and run.expired]
