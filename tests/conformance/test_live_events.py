@@ -181,6 +181,7 @@ async def test_a_topic_is_fed_until_its_last_user_leaves(writer: RedisHotTier, r
     feed, topic, taker = LiveFeed(reader), RunTopic("r1"), EventReader()
     topic.readers.add(taker)
     topic.begin(1)
+    topic.wanted = True
     feed.begin(topic)
     feed.begin(topic)
     await until(lambda: _joined(reader, 1), 5)
