@@ -38,7 +38,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
 from registries.contracts.runs import NodeResult, RunResult
 from registries.loader import load_catalog
-from tests.unit.flows.fakes import FakeGenerator, FakeHistory, FakeResources
+from tests.unit.flows.fakes import PACKAGE, FakeGenerator, FakeHistory, FakeResources
 
 Boundary = Literal[
     "claim",
@@ -193,7 +193,8 @@ async def run_engine(spec: EngineSpec) -> None:
     doom = Doom(spec.fate)
     store: Any = DoomedStore(await open_store(config), doom)
     models = JournalledModels(spec, doom)
-    catalog = load_catalog(config)
+    # The shipped catalog is in the forkserver already: reading it is most of an engine's start.
+    catalog = load_catalog(config) if config.catalog_dirs or config.extra_models else PACKAGE
     metrics = Metrics(NullSink(), "engine")
     parts = RunParts(
         generator=models,
