@@ -101,7 +101,7 @@ async def test_every_event_is_read_once_in_order_and_no_commit_waits(
             for follower, writer in zip(followers, writers, strict=True):
                 await until(lambda f=follower, w=writer: f.seq == w.seq, 5)
             # Back by itself, with the whole of every run that is under way, also without a new event.
-            await until(lambda: _is_mirrored(here, writers, after=0), 15)
+            await until(lambda: _is_mirrored(here, writers, after=0), 60)
         tokens = [follower.tokens for follower in followers]
         await _drive(writers, 5)
         await until(lambda: all(f.tokens > n for f, n in zip(followers, tokens, strict=True)), 10)
