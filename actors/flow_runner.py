@@ -51,6 +51,7 @@ BUSY_RUNS = 16
 """With this many runs, tokens linger twice as long before they are sent, and so on."""
 MAX_LINGER_S = 0.2
 SHORT_RUN_S = 0.5
+"""Half of what the front door waits for a sign of life before it accepts the run itself."""
 
 
 class FlowRunner:
@@ -67,7 +68,6 @@ class FlowRunner:
         self._config = config
         self._metrics = telemetry.metrics
         self._catalog = load_catalog(config)
-        self._specs: dict[str, dict[str, Any]] = {}
         self._helpers = TaskOwner()
         self._draining = False
         self._gateway = await open_gateway(
@@ -220,15 +220,13 @@ class FlowRunner:
 
     def _new_run(self, order: RunOrder) -> NewRun:
         flow = self._catalog.flows.get(order.request.flow_type)
-        if flow.version not in self._specs:
-            self._specs[flow.version] = flow.model_dump(mode="json")
-        return NewRun(order, flow.version, self._specs[flow.version])
+        return NewRun(order, flow.version, flow.document)
 
     def _free(self) -> int:
         return 0 if self._draining else self._register.free
 
     def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
-        if claimed.order.attempt > 1:
+        if claimed.taken_over:
             self._metrics.record_lease_reclaimed()
         self._register.begin(claimed, asked_at, self._shows_tokens)
 

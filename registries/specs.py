@@ -282,12 +282,18 @@ class FlowSpec(Frozen):
     @cached_property
     def version(self) -> str:
         """Content hash: sha256 over canonical JSON, first 16 hex digits. Kept: it costs 0.1 ms."""
-        return digest_of(self.model_dump(mode="json"))[:16]
+        return digest_of(self.document)[:16]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The flow as JSON values, as stores and forks keep it; not to be changed."""
+        return self.model_dump(mode="json")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> FlowSpec:
-        """A copy; it works out its own version, which pydantic would copy along."""
+        """A copy; it works out its own version and document, which pydantic would copy along."""
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("version", None)
+        for name in ("version", "document"):
+            copy.__dict__.pop(name, None)
         return copy
 
 

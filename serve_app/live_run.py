@@ -6,7 +6,7 @@ import asyncio
 import weakref
 
 from registries.contracts.errors import ParleyError
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
+from registries.contracts.runs import SETTLED_EVENTS, RunEvent
 from serve_app.caller import Caller
 from serve_app.event_reader import EventReader
 
@@ -45,7 +45,7 @@ class LiveRun:
 
     def hear(self, event: RunEvent) -> None:
         """Take an event of the run."""
-        if not self._settled.done() and (event.type in TERMINAL_EVENTS or event.type == "run.waiting"):
+        if not self._settled.done() and event.type in SETTLED_EVENTS:
             self._settled.set_result(event)
 
     def fail(self, error: ParleyError) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pydantic
-
 from actors.stores.store import RunStore
+from flows.pinned_flow import current_flow, kept_flow
 from registries.catalog import Catalog
-from registries.contracts.errors import Conflict, NotFound
+from registries.contracts.errors import Conflict, ValidationError
 from registries.specs import FlowSpec
 
 
@@ -18,15 +17,11 @@ async def pinned_flow(store: RunStore, catalog: Catalog, row: Mapping[str, Any])
 
     ``row`` as of Store.get. Raises Conflict when this runtime cannot build that version, StoreError.
     """
+    name, version = row["flow"], row["flow_version"]
+    current = current_flow(catalog.flows.get, name, version)
+    if current is not None:
+        return current
     try:
-        current = catalog.flows.get(row["flow"])
-        if current.version == row["flow_version"]:
-            return current
-    except NotFound:
-        pass
-    spec = await store.flow_spec(row["flow_version"])
-    try:
-        return FlowSpec.model_validate(spec)
-    except pydantic.ValidationError:
-        which = f"version {row['flow_version']} of flow {row['flow']!r}"
-        raise Conflict(f"this runtime cannot read {which}", param="flow_version") from None
+        return kept_flow(name, version, await store.flow_spec(version))
+    except ValidationError as error:
+        raise Conflict(error.message, param=error.param) from None

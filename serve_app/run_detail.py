@@ -8,9 +8,10 @@ from typing import Any
 import pydantic
 
 from actors.stores.store import RunStore
+from actors.stores.told_nodes import told_nodes
 from registries.contracts.errors import NotFound
 from registries.contracts.generation import Usage
-from registries.contracts.runs import NodeResult, RunEvent, RunResult
+from registries.contracts.runs import NODE_ENDS, RunEvent, RunResult
 
 PAGE = 500
 _FROM_RESULT = {
@@ -24,7 +25,6 @@ _FROM_RESULT = {
     "rounds",
     "notices",
 }
-_NODE_ENDS = frozenset({"node.completed", "node.failed"})
 
 
 async def stored_run(store: RunStore, run_id: str, tenant: str) -> dict[str, Any]:
@@ -71,18 +71,7 @@ def _last_result(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResul
 
 
 def _result_so_far(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResult:
-    """A repeated visit counts with its last end."""
-    nodes: dict[tuple[str, int], NodeResult] = {}
-    for event in events:
-        if event.type not in _NODE_ENDS:
-            continue
-        try:
-            ended = NodeResult.model_validate(event.data)
-        except pydantic.ValidationError:
-            # Written by another version of the runtime; the log has it as it is.
-            continue
-        nodes[ended.id, ended.visit] = ended
-    found = tuple(nodes.values())
+    found = told_nodes(event.data for event in events if event.type in NODE_ENDS)
     return RunResult(
         run_id=row["run_id"],
         flow=row["flow"],

@@ -23,7 +23,7 @@ from registries.contracts.errors import (
     ParleyError,
     StoreError,
 )
-from registries.contracts.runs import RunOrder, RunStatus
+from registries.contracts.runs import SETTLED_STATUSES, RunOrder, RunStatus
 from registries.specs import FlowSpec
 from serve_app.catalog_checks import check_run_order
 from serve_app.event_tail import EventTail
@@ -31,7 +31,7 @@ from serve_app.live_run import LiveRun
 from serve_app.queue_gate import QueueGate
 from serve_app.run_ask import Attended, RunAsk
 from serve_app.run_listener import DEADLINE_GRACE_S, SILENCE_S, RunListener
-from serve_app.run_outcome import SETTLED, settled_event
+from serve_app.run_outcome import settled_event
 from serve_app.run_ports import RunMetrics, Runner, RunnerLost
 
 
@@ -68,7 +68,6 @@ class RunDispatch:
         self._gate = QueueGate(store, config.max_queued_runs)
         self._owner = TaskOwner()
         self._live: dict[str, LiveRun] = {}
-        self._specs: dict[tuple[str, str], dict[str, Any]] = {}
         self._max_live = config.runner_max_replicas * config.runner_max_ongoing + config.runner_max_queued
         self._wake_wanted = False
         self._waking = False
@@ -127,7 +126,7 @@ class RunDispatch:
             row = await self._store.get(run_id, ask.caller.tenant)
             if row is None:
                 raise NotFound(f"run {run_id!r} is no longer stored", param="run_id")
-            if row["status"] in SETTLED:
+            if row["status"] in SETTLED_STATUSES:
                 live = LiveRun(run_id, ask.caller, 0, 0.0, False)
                 live.hear(settled_event(row))
                 return Attended(live, True)
@@ -179,17 +178,10 @@ class RunDispatch:
         return order, check_run_order(order, self._catalog, ask.fork.flow if ask.fork else None)
 
     async def _new_run(self, ask: RunAsk, order: RunOrder, flow: FlowSpec) -> NewRun:
-        spec = self._spec(flow)
         if ask.fork is None:
-            return NewRun(order, flow.version, spec, ask.key)
+            return NewRun(order, flow.version, flow.document, ask.key)
         state = await ask.fork.state(order)
-        return NewRun(order, flow.version, spec, ask.key, ask.fork.parent, state)
-
-    def _spec(self, flow: FlowSpec) -> dict[str, Any]:
-        known = self._specs.get((flow.name, flow.version))
-        if known is None:
-            known = self._specs[flow.name, flow.version] = flow.model_dump(mode="json")
-        return known
+        return NewRun(order, flow.version, flow.document, ask.key, ask.fork.parent, state)
 
     def _check_room(self) -> None:
         if self.live >= self._max_live:

@@ -7,9 +7,6 @@ from typing import Any
 
 from registries.contracts.runs import RunEvent, RunResult, Waiting
 
-SETTLED = frozenset({"completed", "failed", "cancelled", "waiting"})
-"""States in which nobody works on a run: a client that waits for it gets its answer."""
-
 
 def settled_event(row: Mapping[str, Any]) -> RunEvent:
     """The event that a settled run's row stands for (see Store.get)."""

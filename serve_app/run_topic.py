@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from registries.contracts.runs import RunEvent
+from registries.contracts.runs import TOKEN_EVENT, RunEvent
 from serve_app.event_reader import EventReader
-from serve_app.shown_event import TOKEN, shown
+from serve_app.shown_event import shown
 
 
 class RunTopic:
@@ -46,7 +46,7 @@ class RunTopic:
         seq = self.seq or 0
         fresh = []
         for event in events:
-            if event.type == TOKEN:
+            if event.type == TOKEN_EVENT:
                 if event.seq >= seq:
                     fresh.append(event)
             elif event.seq > seq:

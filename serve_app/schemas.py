@@ -155,4 +155,5 @@ class SystemAnswer(BaseModel):
     deployments: dict[str, Any]
     gateway: dict[str, Any]
     ingress: dict[str, Any]
+    store: dict[str, Any]
     machine: dict[str, Any]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
-
-TOKEN = "node.token"
+from registries.contracts.runs import TERMINAL_EVENTS, TOKEN_EVENT, RunEvent
 
 
 class ShownEvent:
@@ -23,7 +21,7 @@ class ShownEvent:
     @property
     def is_token(self) -> bool:
         """Whether the event is volatile; its seq is then that of the last durable one."""
-        return self.event.type == TOKEN
+        return self.event.type == TOKEN_EVENT
 
     def is_news(self, seen: int) -> bool:
         """Whether a reader who has the durable events up to ``seen`` still wants it."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from registries.contracts.runs import RunEvent
-
-TOKEN = "node.token"
+from registries.contracts.runs import TOKEN_EVENT, RunEvent
 
 
 def is_durable(event: RunEvent) -> bool:
     """Whether the event is committed; tokens are not, node.completed has their text again."""
-    return event.type != TOKEN
+    return event.type != TOKEN_EVENT
 
 
 def coalesced(events: Iterable[RunEvent]) -> list[RunEvent]:
@@ -33,7 +31,7 @@ def coalesced(events: Iterable[RunEvent]) -> list[RunEvent]:
 
 
 def _joins(last: RunEvent, event: RunEvent) -> bool:
-    if event.type != TOKEN or last.type != TOKEN:
+    if event.type != TOKEN_EVENT or last.type != TOKEN_EVENT:
         return False
     same = (last.node, last.attempt, last.seq) == (event.node, event.attempt, event.seq)
     others_equal = {k: v for k, v in last.data.items() if k not in ("text", "tokens")} == {

@@ -14,9 +14,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.tracing import TRACER, is_tracing, mark_error
 from flows.ports import EventSink
-from registries.contracts.runs import EventType, NodeResult
-
-ENDS = frozenset({"node.completed", "node.failed", "node.skipped"})
+from registries.contracts.runs import NODE_ENDS, EventType, NodeResult
 
 
 class ObservedEvents:
@@ -44,7 +42,7 @@ class ObservedEvents:
         """Observe, then pass on; see flows.ports.EventSink."""
         if type == "node.started" and node is not None:
             self._started(node, data)
-        elif type in ENDS and node is not None:
+        elif type in NODE_ENDS and node is not None:
             self._ended(node, data)
         await self._inner.emit(type, node, data, attempt)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from actors.running.coalescing import is_durable
 from actors.stores.records import CheckpointRow, RunWrite, WriteRow
-from registries.contracts.runs import RunEvent
+from registries.contracts.runs import NODE_ENDS, RunEvent
 
 BEGIN_PATIENCE_S = 0.010
 """Events that say that something begins wait so long for what ends it: an instant node costs one commit.
@@ -18,7 +18,6 @@ BEGIN_PATIENCE_S = 0.010
 A reader sees them within 50 ms (a budget of `make bench`), which leaves room for the commit and the way."""
 TASK_PATIENCE_S = 0.002
 """A task's writes: the checkpoint that follows at once joins their commit, no sibling is waited for."""
-_ENDS = frozenset({"node.completed", "node.failed", "node.skipped"})
 
 
 @dataclass(slots=True)
@@ -58,7 +57,7 @@ class PendingWrites:
     def add_event(self, event: RunEvent, now: float, token_patience_s: float) -> None:
         """Take an event. The end of a node is due with the node's writes, not by itself."""
         self._events.append(event)
-        if event.type not in _ENDS:
+        if event.type not in NODE_ENDS:
             patience_s = BEGIN_PATIENCE_S if is_durable(event) else token_patience_s
             self.due_at = min(self.due_at, now + patience_s)
 
@@ -116,7 +115,7 @@ class PendingWrites:
     def _ready(self) -> int:
         """How many of the first events may be committed."""
         for index, event in enumerate(self._events):
-            if event.type in _ENDS and event.node is not None:
+            if event.type in NODE_ENDS and event.node is not None:
                 if self._written[event.node] == 0:
                     return index
                 self._written[event.node] -= 1

@@ -14,19 +14,21 @@ from actors.stores.records import CheckpointRow, Lease, RunWrite, WriteRow
 from actors.stores.store import RunStore
 from actors.telemetry.metrics import Metrics
 from registries.contracts.errors import LeaseLost, ParleyError, StoreError
-from registries.contracts.runs import TERMINAL_EVENTS, EventType, RunEvent, RunResult, Waiting
+from registries.contracts.runs import (
+    END_EVENTS,
+    SETTLED_EVENTS,
+    TOKEN_EVENT,
+    EventType,
+    RunEvent,
+    RunResult,
+    Waiting,
+)
 
 LINGER_S = 0.02
 """How long tokens wait for company; readers see this as the grain of the stream."""
 STORE_PATIENCE_S = 60.0
 """How long a commit is tried again while the database is away; the lease usually ends it before."""
 STORE_PAUSE_S = 0.1
-_ENDINGS = TERMINAL_EVENTS | {"run.waiting"}
-_END_TYPES: dict[str, EventType] = {
-    "completed": "run.completed",
-    "failed": "run.failed",
-    "cancelled": "run.cancelled",
-}
 
 
 class RunLog:
@@ -88,7 +90,7 @@ class RunLog:
 
     def add(self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1) -> RunEvent:
         """The same, outside a coroutine and unconditionally."""
-        if type != "node.token":
+        if type != TOKEN_EVENT:
             self.seq += 1
         event = RunEvent.model_construct(
             run_id=self.run_id,
@@ -131,7 +133,7 @@ class RunLog:
     def ending(self) -> RunEvent | None:
         """The committed event that ended the run here: terminal, or that it waits for a human."""
         last = self._shown[-1] if self._shown else None
-        return last if last is not None and last.type in _ENDINGS else None
+        return last if last is not None and last.type in SETTLED_EVENTS else None
 
     def reader(self) -> RunReader:
         """A new reader: first the durable events shown since the claim, then everything that comes."""
@@ -164,7 +166,7 @@ class RunLog:
     async def finish(self, pump: asyncio.Task[None], result: RunResult) -> None:
         """Commit the end, the result and all that is pending together; then show it."""
         await self._close(pump)
-        self.add(_END_TYPES[result.status], None, {"result": result.model_dump(mode="json")})
+        self.add(END_EVENTS[result.status], None, {"result": result.model_dump(mode="json")})
         await self._commit(
             self._take(everything=True), lambda w: self._store.finish(self._lease, result, w), "finish"
         )

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import pydantic
 import structlog
 
 from actors.running.lease_keeper import LeaseKeeper
@@ -14,7 +13,8 @@ from actors.running.run_execution import RunExecution, RunParts
 from actors.running.task_owner import TaskOwner
 from actors.stores.records import ClaimedRun, RunWrite
 from flows.nodes.run_payload import error_fact
-from registries.contracts.errors import CancelledRun, NotFound, ParleyError, ValidationError
+from flows.pinned_flow import current_flow, kept_flow
+from registries.contracts.errors import CancelledRun, ParleyError, ValidationError
 from registries.contracts.runs import RunEvent, RunResult
 from registries.specs import FlowSpec
 
@@ -98,21 +98,9 @@ class RunRegister:
         await self._owner.cancel_all()
 
     def _flow_of(self, claimed: ClaimedRun) -> FlowSpec:
-        """The version that the run is pinned to: the catalog's own object where it still is that version."""
-        name = claimed.order.request.flow_type
-        try:
-            current = self._current_flow(name)
-            if current.version == claimed.flow_version:
-                return current
-        except NotFound:
-            pass
-        try:
-            return FlowSpec.model_validate(claimed.flow_spec)
-        except pydantic.ValidationError as error:
-            raise ValidationError(
-                f"version {claimed.flow_version} of flow {name!r} cannot be read by this runtime",
-                param="flow_version",
-            ) from error
+        """The version that the run is pinned to; raises ValidationError."""
+        name, version = claimed.order.request.flow_type, claimed.flow_version
+        return current_flow(self._current_flow, name, version) or kept_flow(name, version, claimed.flow_spec)
 
     async def _refuse(self, claimed: ClaimedRun, error: ParleyError) -> None:
         order = claimed.order

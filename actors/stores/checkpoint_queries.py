@@ -73,17 +73,6 @@ def insert_writes(tx: Transaction, rows: Sequence[WriteRow]) -> None:
         tx.executemany(f"{_INSERT_WRITE} DO NOTHING", keeping)
 
 
-def copy_thread(tx: Transaction, source: str, target: str) -> None:
-    """The whole of one thread under another name; what the target has already stays as it is."""
-    checkpoint, write = _CHECKPOINT.removeprefix("thread_id, "), _WRITE.removeprefix("thread_id, ")
-    for table, columns in (("checkpoints", f"{checkpoint}, created_at"), ("checkpoint_writes", write)):
-        tx.execute(
-            f"INSERT INTO {table} (thread_id, {columns}) SELECT CAST(? AS TEXT), {columns} FROM {table}"
-            " WHERE thread_id = ? ON CONFLICT DO NOTHING",
-            (target, source),
-        )
-
-
 def drop_threads(tx: Transaction, thread_ids: Sequence[str]) -> int:
     """Remove all checkpoints and writes of these threads; how many checkpoints there were."""
     removed = 0

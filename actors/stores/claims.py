@@ -140,7 +140,7 @@ def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | 
     if _is_ended(tx, run, deaths, claimant.max_deaths if died else None):
         return None
     try:
-        claimed = _claimed(run)
+        claimed = _claimed(run, died)
     except pydantic.ValidationError as error:
         # Accepted by another version of this program. It must not stand in everybody's way for ever.
         message = f"this version cannot read the run's request: {error.error_count()} faults"
@@ -164,7 +164,7 @@ def _is_ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int | N
     return True
 
 
-def _claimed(run: _Candidate) -> ClaimedRun:
+def _claimed(run: _Candidate, taken_over: bool) -> ClaimedRun:
     return ClaimedRun(
         order=RunOrder(
             run_id=run.run_id,
@@ -183,6 +183,7 @@ def _claimed(run: _Candidate) -> ClaimedRun:
         queued_s=max(0.0, run.queued_s),
         decision=Decision.model_validate_json(run.decision) if run.decision else None,
         parent=run.parent,
+        taken_over=taken_over,
     )
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pydantic
-
 from actors.stores.database import Transaction
 from actors.stores.event_rows import add_event
 from actors.stores.json_text import load_json
+from actors.stores.told_nodes import told_nodes
 from registries.contracts.generation import Usage
-from registries.contracts.runs import ErrorFact, EventType, NodeResult, RunResult, RunStatus
+from registries.contracts.runs import END_EVENTS, NODE_ENDS, ErrorFact, NodeResult, RunResult, RunStatus
 
 CANCELLED = ErrorFact(code="cancelled", message="the run was cancelled")
 TOO_LATE = ErrorFact(
@@ -37,7 +36,6 @@ _KEEP_USAGE = (
     " completion_tokens = excluded.completion_tokens, cost_micro_usd = excluded.cost_micro_usd,"
     " duration_s = excluded.duration_s, cache_hit = excluded.cache_hit, error_code = excluded.error_code"
 )
-_END_TYPES: dict[str, EventType] = {"failed": "run.failed", "cancelled": "run.cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def end_run(
     row = (status, result.model_dump_json(), result.answer, error.code, deaths, last_seq + 1, run_id)
     tx.execute(_END, row)
     data = {"result": result.model_dump(mode="json")}
-    add_event(tx, run_id, last_seq + 1, _END_TYPES[status], attempts, data)
+    add_event(tx, run_id, last_seq + 1, END_EVENTS[status], attempts, data)
     insert_usage(tx, usage_rows(result))
 
 
@@ -89,20 +87,14 @@ def read_progress(tx: Transaction, run_id: str, last_seq: int) -> Progress:
     """By the committed events; a visit that was repeated counts with its last end."""
     if last_seq <= 1:
         return Progress()
-    nodes: dict[tuple[str, int], NodeResult] = {}
     open_nodes: dict[str, None] = {}
-    for type, node, data in tx.execute(_NODE_EVENTS, (run_id,)).fetchall():
+    rows = tx.execute(_NODE_EVENTS, (run_id,)).fetchall()
+    for type, node, _ in rows:
         open_nodes.pop(node, None)
         if type == "node.started":
             open_nodes[node] = None
-            continue
-        try:
-            ended = NodeResult.model_validate(load_json(data))
-        except pydantic.ValidationError:
-            # Written by another version of this program: the run must end all the same, its event stays.
-            continue
-        nodes[ended.id, ended.visit] = ended
-    return Progress(tuple(nodes.values()), next(reversed(open_nodes), None))
+    nodes = told_nodes(load_json(data) for type, _, data in rows if type in NODE_ENDS)
+    return Progress(nodes, next(reversed(open_nodes), None))
 
 
 def usage_rows(result: RunResult) -> list[tuple[Any, ...]]:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.stores.redis_layout import TOKEN, encode, is_end, state_after
-from registries.contracts.runs import RunEvent
+from actors.stores.redis_layout import encode, is_end, state_after
+from registries.contracts.runs import TOKEN_EVENT, RunEvent
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 16_000_000
@@ -60,7 +60,7 @@ class HotTierOutbox:
     def add_events(self, run_id: str, events: Sequence[RunEvent]) -> None:
         """Take events, and what they say of the run's state."""
         for event in events:
-            if event.type != TOKEN:
+            if event.type != TOKEN_EVENT:
                 if event.seq <= self._last.get(run_id, 0):
                     continue
                 self._last[run_id] = event.seq
@@ -82,7 +82,7 @@ class HotTierOutbox:
             # Not JSON: the database refuses it as well, and says so.
             return
         if len(json) <= MAX_EVENT_BYTES:
-            self._entries.append(_Entry(event.run_id, event.seq, event.type == TOKEN, json))
+            self._entries.append(_Entry(event.run_id, event.seq, event.type == TOKEN_EVENT, json))
             self._bytes += len(json)
 
     def _add_state_after(self, run_id: str, events: Sequence[RunEvent]) -> None:

@@ -96,7 +96,7 @@ class ClaimedRun:
 
     ``order.deadline_s`` is what remains, ``order.attempt`` counts claims, ``flow_spec`` is the version that
     the run is pinned to, ``queued_s`` how long it waited. ``decision`` answers the question that the run
-    waited with; ``parent`` is the run that it was forked from.
+    waited with; ``parent`` is the run that it was forked from; ``taken_over`` says that its last owner died.
     """
 
     order: RunOrder
@@ -107,6 +107,7 @@ class ClaimedRun:
     queued_s: float = 0.0
     decision: Decision | None = None
     parent: str | None = None
+    taken_over: bool = False
 
     @property
     def is_new(self) -> bool:

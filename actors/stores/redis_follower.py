@@ -12,8 +12,8 @@ import structlog
 
 from actors.stores.hot_tier_breaker import HotTierBreaker
 from actors.stores.redis_client import FAULTS, open_client
-from actors.stores.redis_layout import TOKEN, EntryId, RedisKeys, decode, entries, position
-from registries.contracts.runs import RunEvent
+from actors.stores.redis_layout import EntryId, RedisKeys, decode, entries, position
+from registries.contracts.runs import TOKEN_EVENT, RunEvent
 
 BLOCK_S = 0.25
 """A new reader interrupts the wait; this is its bound should that get lost."""
@@ -40,7 +40,7 @@ class _Subscription:
                 continue
             self.position = at
             event = decode(self.run_id, fields)
-            if event is not None and (event.type == TOKEN or event.seq > self.after_seq):
+            if event is not None and (event.type == TOKEN_EVENT or event.seq > self.after_seq):
                 self._backlog.append(event)
                 self.news.set()
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from actors.stores.json_text import dump_json, load_json
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent, RunStatus
+from registries.contracts.runs import TERMINAL_EVENTS, TOKEN_EVENT, RunEvent, RunStatus
 
-TOKEN = "node.token"
 FIELD = b"e"
 EntryId = tuple[int, int]
 _STATUS_AFTER: dict[str, RunStatus] = {
@@ -86,7 +85,7 @@ def gapless(events: Iterable[RunEvent], after: int) -> list[RunEvent]:
     """The durable events that follow ``after`` without a gap."""
     found: list[RunEvent] = []
     for event in events:
-        if event.type == TOKEN or event.seq <= after:
+        if event.type == TOKEN_EVENT or event.seq <= after:
             continue
         if event.seq != after + len(found) + 1:
             break
@@ -98,7 +97,7 @@ def state_after(events: Sequence[RunEvent]) -> dict[str, str]:
     """What durable events say of the run's state: fields of its hash."""
     state: dict[str, str] = {}
     for event in events:
-        if event.type == TOKEN:
+        if event.type == TOKEN_EVENT:
             continue
         state["last_seq"] = str(event.seq)
         status = _STATUS_AFTER.get(event.type)
@@ -113,7 +112,7 @@ def state_after(events: Sequence[RunEvent]) -> dict[str, str]:
 
 def is_end(events: Sequence[RunEvent]) -> bool:
     """Whether the run has ended with them."""
-    durable = [event for event in events if event.type != TOKEN]
+    durable = [event for event in events if event.type != TOKEN_EVENT]
     return bool(durable) and durable[-1].type in TERMINAL_EVENTS
 
 

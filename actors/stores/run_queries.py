@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.stores.database import Transaction
+from actors.stores.json_text import load_json
 from actors.stores.parameter_lists import next_power_of_two
 from actors.stores.records import QueueState, RunFilter
 from registries.contracts.errors import NotFound
@@ -121,7 +121,7 @@ def queue_state(tx: Transaction) -> QueueState:
 def flow_spec(tx: Transaction, version: str) -> dict[str, Any] | None:
     """The kept flow of this version, or None."""
     row = tx.execute("SELECT spec FROM flow_versions WHERE version = ?", (version,)).fetchone()
-    return None if row is None else json.loads(row[0])
+    return None if row is None else load_json(row[0])
 
 
 def history(tx: Transaction, conversation_id: str, tenant: str, limit: int) -> list[Message]:
@@ -135,7 +135,7 @@ def history(tx: Transaction, conversation_id: str, tenant: str, limit: int) -> l
     ).fetchall()
     turns: list[Message] = []
     for request, answer in reversed(rows):
-        question = json.loads(request).get("prompt", "")
+        question = load_json(request).get("prompt", "")
         turns += [Message(role="user", content=question), Message(role="assistant", content=answer or "")]
     return turns[-limit:]
 
@@ -177,7 +177,7 @@ def _conditions(tenant: str, filter: RunFilter) -> tuple[list[str], list[Any]]:
 def _run(row: Sequence[Any]) -> dict[str, Any]:
     run = dict(zip(_NAMES, row, strict=True))
     for name in ("request", "result", "waiting"):
-        run[name] = json.loads(run[name]) if run[name] else None
+        run[name] = load_json(run[name]) if run[name] else None
     run["cancel_requested"] = bool(run["cancel_requested"])
     return run
 
@@ -201,5 +201,5 @@ def _event(row: Sequence[Any]) -> RunEvent:
     """Not validated again: what is committed was checked when it was written."""
     run_id, seq, at, kind, node, attempt, data = row
     return RunEvent.model_construct(
-        run_id=run_id, seq=seq, time=at, type=kind, node=node, attempt=attempt, data=json.loads(data)
+        run_id=run_id, seq=seq, time=at, type=kind, node=node, attempt=attempt, data=load_json(data)
     )

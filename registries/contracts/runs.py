@@ -30,8 +30,20 @@ EventType = Literal[
 ]
 """Closed within an API version; a new type is a minor version and is documented in docs/api.md."""
 
+TOKEN_EVENT: EventType = "node.token"
+"""The one volatile type: never committed, its seq is that of the last durable event."""
+NODE_ENDS: frozenset[str] = frozenset({"node.completed", "node.failed", "node.skipped"})
+"""Each carries the visit's NodeResult as its data."""
 TERMINAL_STATUSES: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_EVENTS: frozenset[str] = frozenset({"run.completed", "run.failed", "run.cancelled"})
+SETTLED_STATUSES: frozenset[str] = TERMINAL_STATUSES | {"waiting"}
+SETTLED_EVENTS: frozenset[str] = TERMINAL_EVENTS | {"run.waiting"}
+"""After these nobody works on a run: a client that waits for it gets its answer."""
+END_EVENTS: dict[RunStatus, EventType] = {
+    "completed": "run.completed",
+    "failed": "run.failed",
+    "cancelled": "run.cancelled",
+}
 
 
 class RunRequest(Frozen):

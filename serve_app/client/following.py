@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from registries.contracts.errors import CapacityError, ParleyError, StoreError
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent
+from registries.contracts.runs import SETTLED_EVENTS, TERMINAL_EVENTS, TOKEN_EVENT, RunEvent
 from serve_app.client import requests
 from serve_app.client.api_errors import NotRunning, StreamCut, StreamEnded
 from serve_app.client.call import StreamCall
@@ -42,7 +42,7 @@ class Following:
         self._retries, self._run_id, self._after, self._until = retries, run_id, after, until
         self._order, self._clock = order, clock
         self._rests = self._at_order = False
-        self._resting = TERMINAL_EVENTS | ({"run.waiting"} if until == "waiting" else frozenset())
+        self._resting = SETTLED_EVENTS if until == "waiting" else TERMINAL_EVENTS
         self._failed = 0
         self._attached_after = -1
         self._attached_at = self._good_at = clock()
@@ -60,7 +60,7 @@ class Following:
     def take(self, event: RunEvent) -> bool:
         """Whether to hand this event on. Raises StreamCut when there are some missing before it."""
         self._run_id = event.run_id
-        if event.type == "node.token":
+        if event.type == TOKEN_EVENT:
             self._attached_after = -1
             return True
         if event.seq <= self._after:

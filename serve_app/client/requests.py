@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
-from registries.contracts.runs import TERMINAL_EVENTS, RunEvent, RunRequest, RunResult
+from registries.contracts.runs import SETTLED_EVENTS, RunEvent, RunRequest, RunResult
 from serve_app.client import wire
 from serve_app.client.answers import (
     GivenFeedback,
@@ -51,8 +51,7 @@ def run(request: RunRequest, key: str | None) -> Call[RunResult]:
 def stream_run(request: RunRequest, key: str | None) -> StreamCall[RunEvent]:
     """POST /api/orchestrate, as a stream: to its end, or until it waits for a human."""
     order = post("/api/orchestrate", body_of(request, stream=True), key, request.deadline_s)
-    last = TERMINAL_EVENTS | {"run.waiting"}
-    return StreamCall(order, wire.run_items, lambda event: event.type in last)
+    return StreamCall(order, wire.run_items, lambda event: event.type in SETTLED_EVENTS)
 
 
 def create_run(request: RunRequest, key: str | None) -> Call[RunSummary]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from actors.stores.store import Store
+from registries.contracts.errors import StoreError
 from serve_app.openapi import error_answers
 from serve_app.request_facts import facts_of
 from serve_app.schemas import HealthAnswer, ReadyAnswer, SystemAnswer
@@ -48,6 +53,7 @@ def operations_routes(services: Services) -> APIRouter:
             deployments=dict(await services.cluster.deployments()),
             gateway=dict(services.gateway.snapshot()),
             ingress={"live_runs": services.runs.live},
+            store=await _store_facts(services.store),
             machine=dict(await services.cluster.machine()),
         )
 
@@ -56,3 +62,11 @@ def operations_routes(services: Services) -> APIRouter:
         return PlainTextResponse(await services.cluster.metrics_page(), media_type=_METRICS_TYPE)
 
     return router
+
+
+async def _store_facts(store: Store) -> dict[str, Any]:
+    """Backend, schema version, sizes; a database that is away is a fact like another."""
+    try:
+        return asdict(await store.facts())
+    except StoreError as error:
+        return {"state": "away", "reason": error.message}

@@ -17,11 +17,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from actors.running.checkpoint_saver import CheckpointSaver
-from actors.running.store_writer import StoreWriter
 from actors.stores.open_store import open_store
 from actors.stores.store import Store
 from flows.state import merged
 from registries.contracts.config import RuntimeConfig
+from tests.store_writer import StoreWriter
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "r1"}}
 BRANCHES = ("a", "b", "c")

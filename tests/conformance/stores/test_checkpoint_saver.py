@@ -18,7 +18,6 @@ from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 
 from actors.running.checkpoint_saver import CheckpointSaver
 from actors.running.fork_state import fork_state
-from actors.running.store_writer import StoreWriter
 from actors.stores.open_store import open_store, store_url
 from actors.stores.records import CheckpointRow, NewRun
 from actors.stores.store import Store
@@ -26,6 +25,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError
 from tests.conformance.stores.fan_out import BRANCHES, THREAD, fan_out, ran
 from tests.polling import until
+from tests.store_writer import StoreWriter
 from tests.unit.actors.running.forking import Lab
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -105,6 +105,7 @@ async def test_dead_owners_runs_come_first(store: Store) -> None:
     assert [run.lease.run_id for run in claimed] == ["orphan", "queued"]
     assert claimed[0].lease.token == 2 and claimed[0].order.attempt == 2
     orphan = await store.get("orphan", "default")
+    assert [run.taken_over for run in claimed] == [True, False]
     assert orphan is not None and (orphan["deaths"], orphan["attempts"], orphan["owner"]) == (1, 2, "two")
     assert await claim_next(store, limit=0) == []
 
@@ -136,7 +137,7 @@ async def test_an_owner_that_takes_its_own_run_again_has_not_died(store: Store) 
     await take(store, "r1", ttl_s=DEAD_S)
     for attempt in range(2, 7):
         (again,) = await claim_next(store, owner="one", ttl_s=DEAD_S)
-        assert again.order.attempt == attempt
+        assert again.order.attempt == attempt and not again.taken_over
     run = await store.get("r1", "default")
     assert run is not None and run["deaths"] == 0
 

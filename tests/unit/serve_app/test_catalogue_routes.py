@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import httpx
 
-from registries.contracts.errors import CapacityError
+from registries.contracts.errors import CapacityError, StoreError
 from tests.unit.serve_app.front_door import CATALOG, front_door
 
 
@@ -39,11 +39,15 @@ async def test_system_and_metrics() -> None:
     async with front_door() as door:
         system = (await door.client.get("/api/system")).json()
         metrics = await door.client.get("/metrics")
+        door.faults.down = StoreError("the database is away")
+        without = (await door.client.get("/api/system")).json()
         door.cluster.error = CapacityError("Serve's controller does not answer", retry_after_s=1)
         away = await door.client.get("/api/system")
     assert system["gateway"] == {"breakers": {}} and system["machine"]["cpu_percent"] == 3.0
     assert system["deployments"]["parley"]["Ingress"]["replicas"] == 1
     assert system["ingress"] == {"live_runs": 0} and system["version"] == "1.2.3"
+    assert system["store"]["backend"] == "sqlite" and system["store"]["details"]["size_bytes"] > 0
+    assert without["store"] == {"state": "away", "reason": "the database is away"}
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "workflow_executions_total" in metrics.text
     assert away.status_code == 429

@@ -7,13 +7,13 @@ from typing import Any
 from actors.running.checkpoint_saver import CheckpointSaver
 from actors.running.fork_state import fork_state
 from actors.running.state_document import state_document
-from actors.running.store_writer import StoreWriter
 from actors.stores.store import CheckpointStore
 from flows.builder import FlowGraphs
 from flows.execution import execute_flow
 from registries.catalog import Catalog
 from registries.contracts.runs import Decision, RunOrder, RunRequest, RunResult
 from registries.specs import FlowSpec
+from tests.store_writer import StoreWriter
 from tests.unit.actors.running.checkpoint_shelf import CheckpointShelf
 from tests.unit.flows.fakes import PACKAGE, QUESTION, Answer, World, arithmetic, catalog_with
 from tests.unit.flows.test_builder import SAYS, saying

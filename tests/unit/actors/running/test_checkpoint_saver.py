@@ -22,10 +22,10 @@ from langgraph.types import Interrupt, Send
 
 from actors.running.checkpoint_codec import CheckpointCodec, config_of, strict_serializer
 from actors.running.checkpoint_saver import CheckpointSaver
-from actors.running.store_writer import StoreWriter
 from actors.stores.records import CheckpointRow, WriteRow
 from flows.state import merged
 from registries.contracts.errors import LeaseLost, StoreError, ValidationError
+from tests.store_writer import StoreWriter
 from tests.unit.actors.running.checkpoint_shelf import CheckpointShelf
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from actors.stores.checkpoint_queries import (
-    copy_thread,
     drop_checkpoints,
     drop_threads,
     get_checkpoint,
@@ -88,15 +87,3 @@ def test_what_is_dropped_takes_its_writes_along(tx: PlainTransaction) -> None:
     assert list_checkpoints(tx, "t", None, None, None) == []
     assert [len(writes) for _, writes in list_checkpoints(tx, "other", None, None, None)] == [1]
     assert tx.execute("SELECT COUNT(*) FROM checkpoint_writes").fetchone() == (1,)
-
-
-def test_a_copy_is_whole_and_leaves_the_source(tx: PlainTransaction) -> None:
-    insert_checkpoints(tx, [state("1"), state("2", ns="inner")])
-    insert_writes(tx, [write("a", 0)])
-    copy_thread(tx, "t", "copy")
-    copied = list_checkpoints(tx, "copy", None, None, None)
-    assert [(row.ns, row.checkpoint_id, len(writes)) for row, writes in copied] == [
-        ("inner", "2", 0),
-        ("", "1", 1),
-    ]
-    assert len(list_checkpoints(tx, "t", None, None, None)) == 2

@@ -1,4 +1,4 @@
-"""Checkpoints straight into a store, for whoever holds no run: tools and tests."""
+"""Checkpoints straight into a store, by tests that hold no run; a run writes them through its log."""
 
 from __future__ import annotations
 
