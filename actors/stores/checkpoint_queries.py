@@ -48,20 +48,23 @@ def list_checkpoints(
 
 
 def insert_checkpoints(tx: Transaction, rows: Sequence[CheckpointRow]) -> None:
-    """Write them; one that exists is replaced."""
-    if rows:
+    """Write them; one that exists, or came earlier in ``rows``, is replaced."""
+    newest = {(row.thread_id, row.ns, row.checkpoint_id): row for row in rows}.values()
+    if newest:
         tx.executemany(
             f"INSERT INTO checkpoints ({_CHECKPOINT}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, {{now}})"
             " ON CONFLICT (thread_id, ns, checkpoint_id) DO UPDATE SET parent_id = excluded.parent_id,"
             " type = excluded.type, data = excluded.data, metadata = excluded.metadata",
-            [(r.thread_id, r.ns, r.checkpoint_id, r.parent_id, r.type, r.data, r.metadata) for r in rows],
+            [(r.thread_id, r.ns, r.checkpoint_id, r.parent_id, r.type, r.data, r.metadata) for r in newest],
         )
 
 
 def insert_writes(tx: Transaction, rows: Sequence[WriteRow]) -> None:
     """Write them; one with a negative idx replaces (errors, interrupts), of the others the first stays."""
-    replacing = [_values(row) for row in rows if row.idx < 0]
-    if replacing:
+    newest = {
+        (row.thread_id, row.ns, row.checkpoint_id, row.task_id, row.idx): row for row in rows if row.idx < 0
+    }
+    if replacing := [_values(row) for row in newest.values()]:
         tx.executemany(
             f"{_INSERT_WRITE} (thread_id, ns, checkpoint_id, task_id, idx) DO UPDATE SET"
             " channel = excluded.channel, type = excluded.type, data = excluded.data,"

@@ -34,7 +34,9 @@ class Transaction(Protocol):
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor: ...
 
-    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None: ...
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """An INSERT of one row, for many; where it replaces what exists, no two may have the same key."""
+        ...
 
 
 Work = Callable[[Transaction], T]

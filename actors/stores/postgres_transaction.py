@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,9 @@ _WORDS: dict[str, str] = {
     "strict": "",
     "strict_keyed": "",
 }
+_VALUES = re.compile(r"VALUES (\([^()]*\))")
+_MOST_PARAMETERS = 16_384
+"""A quarter of what the protocol can count in one statement."""
 WRITE = b"BEGIN"
 READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """One snapshot for all queries of a read."""
@@ -44,8 +48,9 @@ class PostgresTransaction:
     """An open transaction; see actors.stores.database.Transaction.
 
     Each statement is waited for. Rejected: one pipeline for the whole transaction, with a third of the round
-    trips; between two of its statements the server does not count the session as idle in a transaction, and
-    a process that is stopped just there would keep its rows locked for as long as it is.
+    trips; the server's idle_in_transaction_session_timeout does not run while a pipeline is open, nor after
+    it until the next plain statement, and a process that is stopped just there would keep its rows locked
+    for as long as it is. psycopg's executemany is such a pipeline.
     """
 
     __slots__ = ("_connection",)
@@ -59,12 +64,30 @@ class PostgresTransaction:
         return self._connection.execute(translated(sql), parameters)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """All rows in one round trip."""
-        if len(rows) == 1:
-            # A pipeline for one is a round trip more.
-            self._connection.execute(translated(sql), rows[0])
-        elif rows:
-            self._connection.cursor().executemany(translated(sql), rows)
+        """Many rows in one statement, mostly in one round trip."""
+        start = 0
+        for count in _row_counts(len(rows), len(rows[0]) if rows else 1):
+            some = rows[start : start + count]
+            start += count
+            self._connection.execute(_translated_for(sql, count), [value for row in some for value in row])
+
+
+def _row_counts(rows: int, columns: int) -> Iterator[int]:
+    """Powers of two that sum up to ``rows``, so that few texts are prepared; few enough parameters each."""
+    most = 1 << (max(1, _MOST_PARAMETERS // columns).bit_length() - 1)
+    while rows:
+        count = min(most, 1 << (rows.bit_length() - 1))
+        yield count
+        rows -= count
+
+
+@lru_cache(maxsize=256)
+def _translated_for(sql: str, rows: int) -> bytes:
+    values = _VALUES.search(sql)
+    if values is None:
+        raise ValueError(f"not one row of an INSERT: {sql}")
+    more = f", {values.group(1)}" * (rows - 1)
+    return translated(f"{sql[: values.end()]}{more}{sql[values.end() :]}")
 
 
 @lru_cache(maxsize=1024)

@@ -324,12 +324,20 @@ async def test_many_that_start_at_once_make_one_schema(postgres_url: str) -> Non
         await database.close()
 
 
-async def test_who_stops_in_the_middle_of_a_transaction_lets_go_of_its_rows(postgres_url: str) -> None:
+@pytest.mark.parametrize("rows", [0, 1, 5])
+async def test_who_stops_in_the_middle_of_a_transaction_lets_go_of_its_rows(
+    postgres_url: str, rows: int
+) -> None:
+    """Whatever it had done last: a pipeline would switch the server's timeout off."""
+
     def raise_it(tx: Transaction) -> None:
         assert tx.execute("UPDATE turns SET taken_at = taken_at + 1 WHERE job = 'a'").rowcount == 1
 
     def stop_with_it(tx: Transaction) -> None:
         raise_it(tx)
+        tx.executemany(
+            "INSERT INTO turns (job, taken_at) VALUES (?, {now})", [(f"of {n}",) for n in range(rows)]
+        )
         holding.set()
         # As a process that was stopped: nothing is sent any more, and the connection stays open.
         assert over.wait(30)
