@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ def read_gpus(nvml: Any = None) -> GpuReport:
         return GpuReport(reason=f"no NVIDIA GPU can be used here: {error}")
 
 
+def is_gpu_build() -> bool:
+    """Whether the PyTorch that is installed can use a GPU at all; asks its version, never imports it."""
+    try:
+        return "+cpu" not in importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 @contextmanager
 def _nvml(nvml: Any) -> Iterator[None]:
     nvml.nvmlInit()
@@ -88,6 +97,15 @@ def ensure_fits(size_gb: float, max_vram_usage_gb: float, model: str, report: Gp
     reason = refusal(size_gb, max_vram_usage_gb, report)
     if reason is not None:
         raise CapacityError(f"model {model} does not fit: {reason}", "min_vram_gb")
+
+
+def ensure_gpus(num_gpus: float | None, model: str, report: GpuReport) -> None:
+    """Raise CapacityError(param="scaling.num_gpus") when GPUs are asked for and there are none."""
+    if num_gpus and not report.devices:
+        raise CapacityError(
+            f"model {model} asks for {num_gpus:g} GPU(s), but {report.reason or 'there is no GPU'}",
+            "scaling.num_gpus",
+        )
 
 
 def refusal(size_gb: float, max_vram_usage_gb: float | None, report: GpuReport) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureC
 from actors.autoscaling import ModelScalingPolicy, replica_metrics
 from actors.engines.coalescing import StreamItem, coalesce, interval_for
 from actors.engines.table import engine_of, make_engine
-from actors.gpu import GpuReport, read_gpus, refusal, vram_slots
+from actors.gpu import GpuReport, read_gpus, vram_slots
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.tracing import start_span
 from registries.contracts.config import RuntimeConfig
@@ -98,7 +98,7 @@ class ModelReplica:
         self._gpus = read_gpus()
         self._metrics.record_vram(self._gpus.devices)
         fits = vram_slots(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self._gpus)
-        return replica_metrics(stats, fits, _free_gpus_elsewhere(self.spec.scaling.num_gpus))
+        return replica_metrics(stats, fits, _free_gpus_elsewhere(self.spec.scaling.num_gpus or 0))
 
     def _span(self, call: EngineCall) -> dict[str, Any]:
         return {
@@ -131,7 +131,10 @@ def model_app_name(key: str) -> str:
 
 
 def build_model_app(spec: ModelSpec, config: RuntimeConfig) -> serve.Application:
-    """One Serve application (route_prefix None) with the replicas that ``spec.scaling`` allows."""
+    """One Serve application (route_prefix None) with the replicas that ``spec.scaling`` allows.
+
+    ``spec`` is a placed one (see ``placed_model``); without that no GPU is reserved for it.
+    """
     replica: Any = serve.deployment(ModelReplica)
     application: serve.Application = replica.options(**deployment_options(spec)).bind(spec, config)
     return application
@@ -142,7 +145,7 @@ def deployment_options(spec: ModelSpec) -> dict[str, Any]:
     scaling = spec.scaling
     options: dict[str, Any] = {
         "name": DEPLOYMENT,
-        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus or 0},
         "max_ongoing_requests": scaling.max_ongoing_requests,
         "max_queued_requests": scaling.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
@@ -174,21 +177,3 @@ def autoscaling_config(spec: ModelSpec) -> AutoscalingConfig:
             policy_function=ModelScalingPolicy, policy_kwargs={"needs_vram": spec.min_vram_gb > 0}
         ),
     )
-
-
-def placement_problem(
-    spec: ModelSpec, config: RuntimeConfig, cluster: Mapping[str, float], gpus: GpuReport | None = None
-) -> str | None:
-    """Why this cluster (``ray.cluster_resources()``) can never place the model; None when it can.
-
-    Asked before deploying: Serve would wait for ever for a GPU that no node has.
-    """
-    if spec.scaling.num_gpus > cluster.get("GPU", 0):
-        return f"it asks for {spec.scaling.num_gpus:g} GPU(s), the cluster has {cluster.get('GPU', 0):g}"
-    if spec.scaling.num_cpus > cluster.get("CPU", 0):
-        return f"it asks for {spec.scaling.num_cpus:g} CPU(s), the cluster has {cluster.get('CPU', 0):g}"
-    if spec.min_vram_gb > config.max_vram_usage_gb:
-        return refusal(spec.min_vram_gb, config.max_vram_usage_gb, GpuReport())
-    if spec.min_vram_gb > 0 and spec.scaling.num_gpus == 0:
-        return refusal(spec.min_vram_gb, config.max_vram_usage_gb, gpus or read_gpus())
-    return None

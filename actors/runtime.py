@@ -22,7 +22,9 @@ from ray.serve.schema import LoggingConfig
 from actors.flow_runner import APP_NAME
 from actors.gateway.providers import REMOTE_APP
 from actors.gateway.state_actor import ensure_gateway_state
-from actors.model_replica import build_model_app, model_app_name, placement_problem
+from actors.gpu import is_gpu_build
+from actors.model_placement import placed_model, placement_problem
+from actors.model_replica import build_model_app, model_app_name
 from actors.ray_flags import NAMESPACE
 from actors.readiness import Part, cause_of, readiness_facts
 from actors.stores.connection_check import check_connections
@@ -64,11 +66,12 @@ def deploy(config: RuntimeConfig, application: serve.Application, address: str |
     _run([RunTarget(target=application, name=APP_NAME, route_prefix="/")])
     _await_api()
     problems = placement_problems(config, models)
+    cluster = ray.cluster_resources()
+    placed = [placed_model(model, cluster, is_gpu_build()) for model in models if model.key not in problems]
     _run(
         [
             RunTarget(target=build_model_app(m, config), name=model_app_name(m.key), route_prefix=None)
-            for m in models
-            if m.key not in problems
+            for m in placed
         ]
     )
     if needs_remote_adapter(catalog):
@@ -79,7 +82,7 @@ def deploy(config: RuntimeConfig, application: serve.Application, address: str |
     log = structlog.get_logger("actors.runtime")
     for key, reason in problems.items():
         log.error("model_not_placed", model=key, reason=reason)
-    log.info("deployed", models=[m.key for m in models if m.key not in problems])
+    log.info("deployed", models=[m.key for m in placed])
 
 
 def hold() -> None:
@@ -113,7 +116,7 @@ async def readiness(config: RuntimeConfig, catalog: Catalog) -> dict[str, Any]:
 def placement_problems(config: RuntimeConfig, models: Sequence[ModelSpec]) -> dict[str, str]:
     """Models that no node of this cluster can ever hold, with the reason. Blocks for a round trip."""
     cluster = ray.cluster_resources()
-    found = {model.key: placement_problem(model, config, cluster) for model in models}
+    found = {model.key: placement_problem(model, config, cluster, is_gpu_build()) for model in models}
     return {key: reason for key, reason in found.items() if reason is not None}
 
 

@@ -50,7 +50,10 @@ class Scope(Frozen):
 
 
 class Scaling(Frozen):
-    """Bounds of a local model's replicas, and what one replica takes on."""
+    """Bounds of a local model's replicas, and what one replica takes on.
+
+    ``num_gpus`` None: as many as the engine takes where there are GPUs, else none; 0: none is reserved.
+    """
 
     min_replicas: int = Field(default=1, ge=0, le=1000)
     max_replicas: int = Field(default=1, ge=1, le=1000)
@@ -60,7 +63,7 @@ class Scaling(Frozen):
     upscale_delay_s: float = Field(default=2.0, ge=0)
     downscale_delay_s: float = Field(default=60.0, ge=0)
     num_cpus: float = Field(default=1.0, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
 
 
 class ModelSpec(Frozen):

@@ -10,8 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import serve
 
+from actors.gpu import is_gpu_build
+from actors.model_placement import placed_model
 from actors.model_replica import build_model_app
 from actors.remote_adapter import build_remote_adapter_app
 from registries.contracts.config import RuntimeConfig
@@ -36,7 +39,7 @@ def model(args: dict[str, Any]) -> serve.Application:
     spec = load_catalog(config).get_model(str(args.get("key", "")))
     if not spec.is_local:
         raise ValidationError(f"model {spec.key!r} is not local: it needs no application", param="key")
-    return build_model_app(spec, config)
+    return build_model_app(placed_model(spec, ray.cluster_resources(), is_gpu_build()), config)
 
 
 def remote_adapter(args: dict[str, Any]) -> serve.Application:

@@ -17,10 +17,10 @@ from actors.engines.inflight import InFlight
 from actors.engines.missing_extra import missing_extra
 from actors.engines.start_turn import start_turn
 from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
-from actors.gpu import ensure_fits, read_gpus
+from actors.gpu import ensure_fits, ensure_gpus, is_gpu_build, read_gpus
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
-from registries.contracts.errors import CapacityError, Fault, ProviderError, ValidationError
+from registries.contracts.errors import Fault, ProviderError, ValidationError
 from registries.contracts.generation import GenerationChunk
 from registries.specs import ModelSpec
 
@@ -49,16 +49,14 @@ class TransformersEngine:
         """Load the model; raises ValidationError (location), CapacityError (no GPU), ProviderError."""
         folder = resolve_weights(self.spec, self.config)
         report = await asyncio.to_thread(read_gpus)
-        if self.spec.scaling.num_gpus > 0 and not report.devices:
-            raise CapacityError(
-                f"model {self.spec.key} asks for {self.spec.scaling.num_gpus:g} GPU(s), but {report.reason}",
-                "scaling.num_gpus",
-            )
+        ensure_gpus(self.spec.scaling.num_gpus, self.spec.key, report)
         ensure_fits(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self.spec.key, report)
+        num_gpus = self.spec.scaling.num_gpus
+        on_gpu = bool(report.devices) and is_gpu_build() if num_gpus is None else num_gpus > 0
         async with start_turn(self.config.home):
             started = time.monotonic()
             try:
-                await asyncio.to_thread(self._load, folder, self.spec.scaling.num_gpus > 0)
+                await asyncio.to_thread(self._load, folder, on_gpu)
             except Exception as error:
                 raise ProviderError(
                     f"Transformers could not load {self.spec.key} from {self.spec.location}: "

@@ -15,6 +15,8 @@ _MB = 1024**2
 # Float32 is as fast as bfloat16 for models of this size on a CPU, and answers as Transformers does.
 _FLOAT32_BELOW_BYTES = 1024 * _MB
 _GPU_SHARE = 0.9  # vLLM's own default
+_TINY_GB = 2.0  # CUDA's context and vLLM's own buffers; the weights are megabytes
+_TINY_KV_CACHE_MB = 64
 PASSED_ON = ("tensor_parallel_size", "quantization", "max_num_batched_tokens", "trust_remote_code")
 OPTIONS = frozenset(
     {*PASSED_ON, "dtype", "max_num_seqs", "kv_cache_mb", "gpu_memory_utilization", "threads", "enforce_eager"}
@@ -51,14 +53,14 @@ def vllm_arguments(
     }
     if not os.path.isdir(folder):
         arguments["download_dir"] = os.path.abspath(os.path.expanduser(config.model_cache_dir))
-    own = _cpu_arguments(options, folder) if on_cpu else _gpu_arguments(options, config, report)
+    own = _cpu_arguments(options, folder) if on_cpu else _gpu_arguments(options, folder, config, report)
     return arguments | own
 
 
 def _cpu_arguments(options: dict[str, Any], folder: str) -> dict[str, Any]:
     size = weights_bytes(folder) or _FLOAT32_BELOW_BYTES
     small = size < _FLOAT32_BELOW_BYTES
-    kv_cache_mb = 64 if size < TINY_BYTES else 256 if small else 2048
+    kv_cache_mb = _TINY_KV_CACHE_MB if size < TINY_BYTES else 256 if small else 2048
     return {
         "dtype": options.get("dtype", "float32" if small else "auto"),
         "enforce_eager": bool(options.get("enforce_eager", True)),
@@ -66,13 +68,23 @@ def _cpu_arguments(options: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-def _gpu_arguments(options: dict[str, Any], config: RuntimeConfig, report: GpuReport) -> dict[str, Any]:
-    total_gb = min((device.total_gb for device in report.devices), default=config.max_vram_usage_gb)
-    share = min(_GPU_SHARE, config.max_vram_usage_gb / total_gb)
-    return {
+def _gpu_arguments(
+    options: dict[str, Any], folder: str, config: RuntimeConfig, report: GpuReport
+) -> dict[str, Any]:
+    size = weights_bytes(folder)
+    tiny = size is not None and size < TINY_BYTES
+    most_gb = min(_TINY_GB, config.max_vram_usage_gb) if tiny else config.max_vram_usage_gb
+    total_gb = min((device.total_gb for device in report.devices), default=most_gb)
+    share = min(_GPU_SHARE, most_gb / total_gb)
+    arguments: dict[str, Any] = {
         "gpu_memory_utilization": float(options.get("gpu_memory_utilization", share)),
-        "enforce_eager": bool(options.get("enforce_eager", False)),
+        # Capturing CUDA graphs takes a tiny model longer than all that they would save it.
+        "enforce_eager": bool(options.get("enforce_eager", tiny)),
     }
+    if tiny:
+        # Else each of them would take what its share leaves free, and several are meant to share a GPU.
+        arguments["kv_cache_memory_bytes"] = int(options.get("kv_cache_mb", _TINY_KV_CACHE_MB)) * _MB
+    return arguments
 
 
 def vllm_environment(threads: int, offline: bool) -> dict[str, str]:

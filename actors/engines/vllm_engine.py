@@ -24,7 +24,7 @@ from actors.engines.start_turn import start_turn
 from actors.engines.vllm_arguments import check_options, vllm_arguments, vllm_environment
 from actors.engines.vllm_progress import VllmProgress
 from actors.engines.weights import resolve_weights, threads_for
-from actors.gpu import GpuReport, ensure_fits, read_gpus
+from actors.gpu import GpuReport, ensure_fits, ensure_gpus, read_gpus
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
 from registries.contracts.errors import (
@@ -94,11 +94,7 @@ class VllmEngine:
             self.load_time_s = time.monotonic() - started
 
     def _check_device(self, report: GpuReport) -> None:
-        if self.spec.scaling.num_gpus > 0 and not report.devices:
-            raise CapacityError(
-                f"model {self.spec.key} asks for {self.spec.scaling.num_gpus:g} GPU(s), but {report.reason}",
-                "scaling.num_gpus",
-            )
+        ensure_gpus(self.spec.scaling.num_gpus, self.spec.key, report)
         ensure_fits(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self.spec.key, report)
 
     def _load(self, folder: str, report: GpuReport) -> None:
@@ -108,7 +104,7 @@ class VllmEngine:
         from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
         on_cpu = bool(current_platform.is_cpu())
-        if on_cpu and self.spec.scaling.num_gpus > 0:
+        if on_cpu and self.spec.scaling.num_gpus:
             raise CapacityError(
                 f"model {self.spec.key} asks for a GPU, but the installed vLLM is the CPU build",
                 "scaling.num_gpus",

@@ -14,7 +14,9 @@ from actors.gateway.providers import (
 )
 from actors.gateway.serve_completer import ServeCompleter
 from actors.gateway.serve_readiness import ServeReadiness
-from actors.model_replica import model_app_name, placement_problem
+from actors.gpu import is_gpu_build
+from actors.model_placement import placement_problem
+from actors.model_replica import model_app_name
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import Completer
 from registries.specs import ModelSpec
@@ -39,6 +41,6 @@ def serve_providers(config: RuntimeConfig) -> ProviderTable:
 
 def _misplaced(spec: ModelSpec, config: RuntimeConfig) -> str | None:
     try:
-        return placement_problem(spec, config, ray.cluster_resources())
+        return placement_problem(spec, config, ray.cluster_resources(), is_gpu_build())
     except ray.exceptions.RayError:
         return None  # a cluster that cannot be asked now is no reason to give the model up

@@ -12,6 +12,7 @@ from actors.gpu import (
     GpuReport,
     can_load_model,
     ensure_fits,
+    ensure_gpus,
     get_available_vram,
     read_gpus,
     refusal,
@@ -118,3 +119,12 @@ def test_slots_agree_with_the_guard(size_gb: float, free: list[float], limit_gb:
     slots = vram_slots(size_gb, limit_gb, report)
     assert (slots > 0) == can_load_model(size_gb, limit_gb, lambda: report)
     assert slots * size_gb <= sum(free) + 1e-6
+
+
+def test_gpus_that_are_asked_for_must_be_there() -> None:
+    for wanted in (None, 0.0):
+        ensure_gpus(wanted, "m", NONE)
+    ensure_gpus(1.0, "m", gpus(10))
+    with pytest.raises(CapacityError, match=r"asks for 1 GPU\(s\), but no NVIDIA GPU") as caught:
+        ensure_gpus(1.0, "m", NONE)
+    assert caught.value.param == "scaling.num_gpus"

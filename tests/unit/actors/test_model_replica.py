@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from actors.gpu import GpuMemory, GpuReport
-from actors.model_replica import autoscaling_config, deployment_options, model_app_name, placement_problem
-from registries.contracts.config import RuntimeConfig
+from actors.model_replica import autoscaling_config, deployment_options, model_app_name
 from registries.specs import ModelSpec
-
-CONFIG = RuntimeConfig(home="h", max_vram_usage_gb=6)
 
 
 def spec(**fields: Any) -> ModelSpec:
@@ -54,26 +48,3 @@ def test_a_range_of_replicas_is_scaled_by_our_policy() -> None:
     assert config.policy.policy_function == "actors.autoscaling.ModelScalingPolicy"
     assert config.policy.policy_kwargs == {"needs_vram": True}
     assert config.policy.get_policy()(needs_vram=True).needs_vram
-
-
-@pytest.mark.parametrize(
-    ("fields", "cluster", "words"),
-    [
-        ({}, {"CPU": 4}, None),
-        ({"scaling": {"num_gpus": 1}}, {"CPU": 4}, "asks for 1 GPU"),
-        ({"scaling": {"num_gpus": 1}}, {"CPU": 4, "GPU": 1}, None),
-        ({"scaling": {"num_gpus": 1}, "min_vram_gb": 8}, {"CPU": 4, "GPU": 1}, "MAX_VRAM_USAGE_GB allows 6"),
-        ({"scaling": {"num_cpus": 8}}, {"CPU": 4}, "asks for 8 CPU"),
-        ({"min_vram_gb": 4}, {"CPU": 4}, "no driver"),
-    ],
-)
-def test_a_model_that_can_never_be_placed_is_refused_with_the_reason(
-    fields: dict[str, Any], cluster: dict[str, float], words: str | None
-) -> None:
-    problem = placement_problem(spec(**fields), CONFIG, cluster, GpuReport(reason="no driver"))
-    assert problem is None if words is None else words in (problem or "")
-
-
-def test_a_model_without_a_gpu_of_its_own_may_still_fit_on_one() -> None:
-    report = GpuReport((GpuMemory(0, "GPU", 8.0, 0.0, 8.0),))
-    assert placement_problem(spec(min_vram_gb=4), CONFIG, {"CPU": 4}, report) is None

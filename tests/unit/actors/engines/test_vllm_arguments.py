@@ -50,14 +50,23 @@ def test_on_a_cpu(folder: str) -> None:
     assert "download_dir" not in arguments
 
 
-def test_on_a_gpu_the_limit_of_vram_is_a_share_of_the_device(folder: str) -> None:
+def test_on_a_gpu_the_limit_of_vram_is_a_share_of_the_device() -> None:
     report = GpuReport((GpuMemory(0, "GPU", 24.0, 0.0, 24.0),))
-    arguments = vllm_arguments(spec(), CONFIG, folder, False, report)
+    arguments = vllm_arguments(spec(), CONFIG, "x/y", False, report)
     assert arguments["gpu_memory_utilization"] == 0.25
     assert arguments["dtype"] == "auto"
     assert not arguments["enforce_eager"]
+    assert "kv_cache_memory_bytes" not in arguments
     roomy = CONFIG.model_copy(update={"max_vram_usage_gb": 100.0})
-    assert vllm_arguments(spec(), roomy, folder, False, report)["gpu_memory_utilization"] == 0.9
+    assert vllm_arguments(spec(), roomy, "x/y", False, report)["gpu_memory_utilization"] == 0.9
+
+
+def test_tiny_models_on_a_gpu_leave_room_for_others(folder: str) -> None:
+    report = GpuReport((GpuMemory(0, "GPU", 20.0, 0.0, 20.0),))
+    arguments = vllm_arguments(spec(), CONFIG, folder, False, report)
+    assert arguments["gpu_memory_utilization"] == 0.1
+    assert arguments["enforce_eager"]
+    assert arguments["kv_cache_memory_bytes"] == 64 * 1024**2
 
 
 def test_options_of_the_entry_win(folder: str) -> None:
