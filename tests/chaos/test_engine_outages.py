@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,8 +57,8 @@ async def _freeze(server: OwnServer, away_s: float) -> None:
 OUTAGE_KINDS = (_shut_down, _kill, _freeze)
 
 
-async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -> int:
-    """One after another, of every kind; how many there were when the last run had not come yet."""
+async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -> None:
+    """One after another, of every kind; no engine ends by them."""
     kinds = [OUTAGE_KINDS[number % len(OUTAGE_KINDS)] for number in range(OUTAGES)]
     dice.shuffle(kinds)
     for kind in kinds:
@@ -68,13 +68,18 @@ async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -
         print(f"{kind.__name__} for {away_s:.2f} s")
         await kind(server, away_s)
         assert all(engine.is_alive() for engine in stage.engines)
-    return len(kinds)
 
 
-async def _submit(store: Store, numbers: Sequence[int], pace_s: float) -> int:
-    """Accept the runs as a client does that repeats what failed under its key; how often it had to."""
+async def _submit(store: Store, at_least: int, pace_s: float, over: asyncio.Event) -> tuple[list[str], int]:
+    """Accept runs as a client does that repeats what failed under its key, until the faults are over.
+
+    The runs that were accepted, and how often one had to be sent again. So many runs at least, and as many
+    more as it takes: a machine that needs long for the faults would else have none left to meet them.
+    """
     refused = 0
-    for number in numbers:
+    run_ids: list[str] = []
+    while len(run_ids) < at_least or not over.is_set():
+        number = len(run_ids)
         new = new_run(number, key=IdempotencyKey(f"key-{number}", "digest"))
         while True:
             try:
@@ -85,8 +90,9 @@ async def _submit(store: Store, numbers: Sequence[int], pace_s: float) -> int:
                 refused += 1
                 await asyncio.sleep(PAUSE_S)
         assert accepted.run_id == run_id_of(number)
+        run_ids.append(accepted.run_id)
         await asyncio.sleep(pace_s)
-    return refused
+    return run_ids, refused
 
 
 @pytest.mark.parametrize("lease", LEASES)
@@ -100,12 +106,13 @@ async def test_postgresql_stopped_killed_and_frozen_under_load(
         store = await open_store(config)
         async with engines(spec_for(config, call_s=0.05), 2) as stage:
             pace_s = 0.5 * OUTAGES * (3.0 + LONGEST_S) / RUNS
-            submitting = asyncio.create_task(_submit(store, range(RUNS), pace_s))
+            over = asyncio.Event()
+            submitting = asyncio.create_task(_submit(store, RUNS, pace_s, over))
             # A runtime that starts without its database says so and ends; these have started.
             await until(lambda: len({call["pid"] for call in calls_in(stage.journal)}) == 2, 30)
             await _bring_outages(server, dice, stage)
-            refused = await submitting
-            run_ids = [run_id_of(number) for number in range(RUNS)]
+            over.set()
+            run_ids, refused = await submitting
             await all_ended(store, run_ids, scaled(60, 240))
             assert (stage.kills, stage.started) == (0, 2), "an engine ended"
         problems = await problems_of(store, run_ids, reference, stage.journal)
@@ -115,7 +122,7 @@ async def test_postgresql_stopped_killed_and_frozen_under_load(
     assert refused > 0, "no outage met a client"
     deaths = sum(run["deaths"] for run in runs if run is not None)
     attempts = sum(run["attempts"] for run in runs if run is not None)
-    print(f"{refused} requests refused, {attempts} attempts of {RUNS} runs, {deaths} deaths counted")
+    print(f"{refused} requests refused, {attempts} attempts of {len(runs)} runs, {deaths} deaths counted")
     if LEASES[lease].ttl_s > LONGEST_S:
         # Nobody died: a run that several outages met must not be parked for it.
         assert deaths == 0
@@ -148,16 +155,17 @@ async def test_redis_killed_flushed_and_frozen_under_load_loses_nothing(
         config = config_for(tmp_path / "redis", redis_url=server.url, instance="chaos")
         config = config.model_copy(update={"lease": LEASES["leases that outlive an outage"]})
         store = await open_store(config)
-        numbers = range(RUNS)
         async with engines(spec_for(config, call_s=0.05), 2) as stage:
-            submitting = asyncio.create_task(_submit(store, numbers, 0.04))
+            over = asyncio.Event()
+            submitting = asyncio.create_task(_submit(store, RUNS, 0.04, over))
             for number in range(scaled(6, 30)):
                 await asyncio.sleep(dice.uniform(0.1, 0.6))
                 fault = REDIS_FAULTS[number % len(REDIS_FAULTS)]
                 print(fault.__name__)
                 await asyncio.to_thread(fault, server)
-            assert await submitting == 0, "the hot tier is no reason to refuse"
-            run_ids = [run_id_of(number) for number in numbers]
+            over.set()
+            run_ids, refused = await submitting
+            assert refused == 0, "the hot tier is no reason to refuse"
             await all_ended(store, run_ids, 60)
             assert (stage.kills, stage.started) == (0, 2), "an engine ended"
         problems = await problems_of(store, run_ids, reference, stage.journal)

@@ -249,8 +249,13 @@ class RunLives(RuleBasedStateMachine):
             assert ends[-1] == (run.status in TERMINAL_STATUSES)
 
     def teardown(self) -> None:
-        self.the_store_agrees(everywhere=True)
-        # Of one database for all examples: nothing of this one may be had by the next.
+        try:
+            self.the_store_agrees(everywhere=True)
+        finally:
+            self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """Of one database for all examples: nothing of this one, a failed one too, may be had by the next."""
         if self.runs:
             self.run_now(self.store.release_orphans("nobody"))
             for run in self.runs:
