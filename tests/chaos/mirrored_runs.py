@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -36,26 +35,23 @@ def event(run_id: str, seq: int, type: str, **data: object) -> RunEvent:
 
 
 class Writer:
-    """One held run: commits events, publishes them with tokens, and measures how long a commit took."""
+    """One held run: commits events, and publishes them with tokens."""
 
-    def __init__(self, store: Store, claimed: ClaimedRun, latencies: list[float]) -> None:
+    def __init__(self, store: Store, claimed: ClaimedRun) -> None:
         self.lease = claimed.lease
         self.seq = claimed.last_seq
         self._store = store
-        self._latencies = latencies
 
     async def step(self) -> None:
         """One durable event between two tokens."""
         run_id, before = self.lease.run_id, self.seq
         self.seq += 1
         durable = event(run_id, self.seq, "node.completed", text="– 85")
-        started = time.monotonic()
         await self._store.commit(self.lease, RunWrite((durable,)))
         live_events(self._store).publish(
             run_id,
             [event(run_id, before, TOKEN, text="a"), durable, event(run_id, self.seq, TOKEN, text="b")],
         )
-        self._latencies.append(time.monotonic() - started)
 
     async def end(self) -> None:
         self.seq += 1
@@ -114,14 +110,10 @@ class Follower:
                 self.events.append(item)
 
 
-async def start_runs(store: Store, count: int, latencies: list[float]) -> list[Writer]:
+async def start_runs(store: Store, count: int) -> list[Writer]:
     writers = []
     for number in range(count):
         claimed = await store.claim(new_run(f"r{number}"), "runner", 600.0, 3)
         assert claimed is not None
-        writers.append(Writer(store, claimed, latencies))
+        writers.append(Writer(store, claimed))
     return writers
-
-
-def p95(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=20)[-1]

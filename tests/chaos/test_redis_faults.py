@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,8 @@ import structlog
 from actors.stores.live_events import live_events
 from actors.stores.mirrored_store import MirroredStore
 from actors.stores.records import RunWrite
-from tests.chaos.mirrored_runs import TOKEN, Follower, Writer, event, mirrored, p95, start_runs
+from actors.stores.redis_hot_tier import READ_PATIENCE_S
+from tests.chaos.mirrored_runs import TOKEN, Follower, Writer, event, mirrored, start_runs
 from tests.own_server import OwnServer
 from tests.polling import until
 from tests.redis_server import own_redis
@@ -24,7 +26,8 @@ from tests.redis_server import own_redis
 RUNS, STEPS, EVERY_S = 4, 60, 0.02
 STORES = 2
 """Each has a breaker of its own for every side."""
-HELD_UP_S = 0.050
+LASTING = ("killed and restarted empty", "frozen", "full")
+"""Faults in whose time a commit that waited for Redis would end nowhere."""
 
 
 @pytest.fixture
@@ -74,36 +77,42 @@ async def _drive(writers: list[Writer], steps: int) -> None:
     await asyncio.gather(*(one(writer) for writer in writers))
 
 
-async def _is_mirrored(store: MirroredStore, writers: list[Writer], after: int) -> bool:
+def _is_mirrored(server: OwnServer, store: MirroredStore, writers: list[Writer], after: int = 0) -> bool:
     """Whether Redis has all of these runs, without a gap; their leases are renewed meanwhile."""
     store.touch([writer.lease.run_id for writer in writers])
-    found = await store._tier.read({writer.lease.run_id: after for writer in writers})
-    return all(
-        [e.seq for e in found.get(writer.lease.run_id, ())] == list(range(after + 1, writer.seq + 1))
-        for writer in writers
-    )
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        return all(
+            _durable(client.xrange(f"parley:i:run:{writer.lease.run_id}:events", min=f"{after + 1}-0"))
+            == list(range(after + 1, writer.seq + 1))
+            for writer in writers
+        )
+
+
+def _durable(entries: Any) -> list[int]:
+    """Numbers of the durable events; tokens' entries are SEQ-1, SEQ-2 …"""
+    return [int(key.partition("-")[0]) for key, _ in entries if key.endswith("-0")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_event_is_read_once_in_order_and_no_commit_waits(
     server: OwnServer, tmp_path: Path, fault: str
 ) -> None:
-    calm: list[float] = []
-    troubled: list[float] = []
     async with mirrored(tmp_path, server.url, "i") as here, mirrored(tmp_path, server.url, "i") as there:
-        writers = await start_runs(here, RUNS, calm)
+        writers = await start_runs(here, RUNS)
         followers = [Follower(there, writer.lease.run_id) for writer in writers]
         reading = [asyncio.create_task(follower.read()) for follower in followers]
         await _drive(writers, STEPS)
         await until(lambda: all(f.live > 0 and f.tokens > 0 for f in followers), 10)
-        for writer in writers:
-            writer._latencies = troubled
         with structlog.testing.capture_logs() as lines:
-            await asyncio.gather(_drive(writers, STEPS), asyncio.to_thread(FAULTS[fault], server))
+            driving = asyncio.create_task(_drive(writers, STEPS))
+            before = sum(writer.seq for writer in writers)
+            await asyncio.to_thread(FAULTS[fault], server)
+            committed = sum(writer.seq for writer in writers) - before
+            await driving
             for follower, writer in zip(followers, writers, strict=True):
                 await until(lambda f=follower, w=writer: f.seq == w.seq, 5)
             # Back by itself, with the whole of every run that is under way, also without a new event.
-            await until(lambda: _is_mirrored(here, writers, after=0), 60)
+            await until(lambda: _is_mirrored(server, here, writers), 60)
         tokens = [follower.tokens for follower in followers]
         await _drive(writers, 5)
         await until(lambda: all(f.tokens > n for f, n in zip(followers, tokens, strict=True)), 10)
@@ -120,14 +129,15 @@ async def test_every_event_is_read_once_in_order_and_no_commit_waits(
         for event_name, of in changes:
             away += (of == side) * (1 if event_name == "hot_tier_away" else -1)
             assert 0 <= away <= STORES, f"one line a change of state, not one a failure: {changes}"
-    assert p95(troubled) < p95(calm) + HELD_UP_S
+    # Each writer has one commit on its way at a time: had it waited, there would be one a writer at most.
+    assert fault not in LASTING or committed > 2 * RUNS
 
 
 async def test_a_redis_that_hangs_holds_no_reader_up(server: OwnServer, tmp_path: Path) -> None:
     async with mirrored(tmp_path, server.url, "i") as store:
-        (writer,) = await start_runs(store, 1, [])
+        (writer,) = await start_runs(store, 1)
         await writer.step()
-        await until(lambda: _is_mirrored(store, [writer], after=1), 5)
+        await until(lambda: _is_mirrored(server, store, [writer], after=1), 5)
         server.freeze()
         await writer.step()
         took: list[float] = []
@@ -135,18 +145,18 @@ async def test_a_redis_that_hangs_holds_no_reader_up(server: OwnServer, tmp_path
             started = time.monotonic()
             assert [e.seq for e in await store.tail({"r0": 1})] == [2, 3]
             took.append(time.monotonic() - started)
-        # One reader waited for the answer that did not come; while the breaker is open nobody does.
-        assert sum(seconds > 0.03 for seconds in took) <= 3
-        assert max(took) < 0.25
+        # One reader waited for the answer that did not come; while the breaker is open nobody does. (A busy
+        # machine makes some slow; had all waited, all would be.)
+        assert sum(seconds >= READ_PATIENCE_S for seconds in took) < len(took) / 2
         server.thaw()
-        await until(lambda: _is_mirrored(store, [writer], after=1), 10)
+        await until(lambda: _is_mirrored(server, store, [writer], after=1), 10)
 
 
 async def test_a_redis_that_never_was_there_is_no_error(tmp_path: Path) -> None:
     with own_redis() as gone:
         url = gone.url
     async with mirrored(tmp_path, url, "i") as store:
-        (writer,) = await start_runs(store, 1, [])
+        (writer,) = await start_runs(store, 1)
         for _ in range(5):
             await writer.step()
         await writer.end()
@@ -159,14 +169,14 @@ async def test_a_redis_that_never_was_there_is_no_error(tmp_path: Path) -> None:
 
 async def test_a_late_writer_does_not_turn_the_mirror_back(server: OwnServer, tmp_path: Path) -> None:
     async with mirrored(tmp_path, server.url, "i") as one, mirrored(tmp_path, server.url, "i") as two:
-        (writer,) = await start_runs(one, 1, [])
+        (writer,) = await start_runs(one, 1)
         await writer.step()
         await one.release(writer.lease, RunWrite((event("r0", 3, "run.released"),)))
         taken = await two.claim("r0", "other", 600.0, 3)
         assert taken is not None
-        second = Writer(two, taken, [])
+        second = Writer(two, taken)
         await second.step()
-        await until(lambda: _is_mirrored(two, [second], after=3), 5)
+        await until(lambda: _is_mirrored(server, two, [second], after=3), 5)
         # What a runner that was stopped in between has still to send: tokens and an event of before.
         live_events(one).publish("r0", [event("r0", 2, "node.completed"), event("r0", 2, TOKEN, text="late")])
         one._tier.keep_state("r0", 2, status="running", owner="one")
@@ -202,7 +212,7 @@ async def test_tokens_reach_a_reader_in_another_process(
     )
     async with mirrored(tmp_path, redis_url, instance) as store:
         try:
-            (writer,) = await start_runs(store, 1, [])
+            (writer,) = await start_runs(store, 1)
             reader.start()
             assert await asyncio.to_thread(ours.recv) == "ready"
             got: list[tuple[int, str, str]] = []
@@ -237,7 +247,7 @@ async def test_the_mirror_leaves_redis_by_itself(redis_url: str, redis_instance:
     key = f"parley:{instance}:run:r0"
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         async with mirrored(tmp_path, redis_url, instance) as store:
-            (writer,) = await start_runs(store, 1, [])
+            (writer,) = await start_runs(store, 1)
             await writer.step()
             await until(lambda: client.exists(f"{key}:events", f"{key}:state") == 2, 5)
             for name in ("events", "state"):
