@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
-from tests.server_search import NOT_TESTED
+from tests.server_search import NOT_TESTED, UNTESTED_VARIABLE
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +66,21 @@ def redis_instance(redis_url: str) -> Iterator[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the very end what no server could be had for: such a run is no proof for it."""
-    reasons = [report.longrepr[2] for report in terminalreporter.getreports("skipped") if report.longrepr]
-    untested = Counter(reason.removeprefix("Skipped: ") for reason in reasons if NOT_TESTED in reason)
-    for reason, count in sorted(untested.items()):
-        terminalreporter.write_line(f"!!! {reason} ({count} tests skipped)", red=True, bold=True)
+    """Say at the very end what no server could be had for: such a run is no proof for it.
+
+    ``make test`` says it once more behind its last suite (UNTESTED_VARIABLE names the file for that).
+    """
+    untested: defaultdict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if report.longrepr else ""
+        if NOT_TESTED in reason:
+            untested[reason.removeprefix("Skipped: ")].append(report.nodeid.partition("::")[0])
+    lines = [
+        f"!!! {reason} ({len(files)} tests skipped, in {', '.join(sorted(set(files)))})"
+        for reason, files in sorted(untested.items())
+    ]
+    for line in lines:
+        terminalreporter.write_line(line, red=True, bold=True)
+    if path := os.environ.get(UNTESTED_VARIABLE):
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 NOT_TESTED = "NOT TESTED"
+UNTESTED_VARIABLE = "PARLEY_UNTESTED"
+"""Names the file in which all suites of a run tell what they could not test."""
 """What the reason of such a skip begins with; the end of the run repeats it."""
 
 

@@ -1,4 +1,8 @@
-"""Ten times more than a model can take: it works at its capacity, and the rest is refused at once."""
+"""Ten times more than a model can take: it works at its capacity, and the rest is refused at once.
+
+A suite of its own, whose processes are not measured for coverage: with that they are a third slower, and the
+figures would be the measurement's.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import psutil
 import pytest
 
 from tests.chaos.background_runs import BackgroundRuns
-from tests.chaos.engine.scale import LONG, scaled
+from tests.chaos.engine.scale import scaled
 from tests.chaos.test_kills import processes
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
@@ -75,9 +79,6 @@ def memory_bytes(cluster: RunningCluster) -> int:
     return sum(process.memory_info().rss for process in found)
 
 
-@pytest.mark.skipif(
-    not LONG, reason="figures of an overload: for `make chaos`, where no process is measured for coverage"
-)
 async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=30)
@@ -123,15 +124,14 @@ async def test_accepted_runs_wait_for_a_full_model(cluster: RunningCluster) -> N
         )
         reference = await runs.reference()
         await runs.order(OVERLOAD * NARROW_SLOTS)
-        await runs.until_ended(100)
+        await runs.until_ended(60)
         assert await runs.problems(reference) == []
         ends = sorted([end for run_id in runs.accepted for end in await node_ends(session, run_id)])
     # Without the begin and the end, where there is not enough work to fill every slot.
     middle = ends[len(ends) // 5 : -len(ends) // 5]
     goodput = (len(middle) - 1) / (middle[-1] - middle[0]) / CAPACITY_PER_S
     print(f"\n{len(ends)} calls of {len(runs.accepted)} runs: {goodput:.0%} of capacity")
-    # None failed and none was refused: that is asked always. How fast is asked where nothing is measured.
-    assert goodput >= scaled(0.0, 0.9)
+    assert goodput >= 0.9
 
 
 async def node_ends(session: aiohttp.ClientSession, run_id: str) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.server_search import find_server, not_tested
+from tests.server_search import UNTESTED_VARIABLE, find_server, not_tested
 
 pytest_plugins = ("pytester",)
 
@@ -40,7 +40,10 @@ def test_nothing_is_started_while_one_answers() -> None:
     assert find_server("DSN", {}, ["usual"], lambda url: True, start) == "usual"
 
 
-def test_what_was_not_tested_stands_at_the_end_of_the_run(pytester: pytest.Pytester) -> None:
+def test_what_was_not_tested_stands_at_the_end_of_the_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(UNTESTED_VARIABLE, "untested.txt")
     pytester.makeconftest("from tests.conftest import pytest_terminal_summary")
     pytester.makepyfile(
         "import pytest\n"
@@ -52,5 +55,6 @@ def test_what_was_not_tested_stands_at_the_end_of_the_run(pytester: pytest.Pytes
     )
     result = pytester.runpytest("-p", "no:cacheprovider")
     result.assert_outcomes(skipped=3)
-    result.stdout.fnmatch_lines(["!!! NOT TESTED: Redis. Set REDIS_URL*(2 tests skipped)"])
+    result.stdout.fnmatch_lines(["!!! NOT TESTED: Redis. Set REDIS_URL*(2 tests skipped, in test_what*.py)"])
+    assert "(2 tests skipped" in (pytester.path / "untested.txt").read_text()
     assert "for another reason (" not in result.stdout.str()
