@@ -1,9 +1,9 @@
 """The whole test run of `make test`: suites one after another, then the coverage of all processes.
 
-Unit and conformance need no cluster, nor do the engine's fault tests, whose engines are processes of their own;
-integration and chaos share one; the overload has one whose processes are not measured; e2e starts the runtime by
-its commands, and the faults of two nodes have a runtime of their own. One pytest a suite, so that no two clusters
-ever share the machine's two cores.
+Unit and conformance need no cluster, nor do the engine's fault tests, whose engines are processes of their
+own; integration and chaos share one; the overload has one whose processes are not measured; e2e starts the
+runtime by its commands, and the faults of two nodes have a runtime of their own. One pytest a suite, so that
+no two clusters ever share the machine's two cores.
 """
 
 from __future__ import annotations
