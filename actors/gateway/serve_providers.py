@@ -41,6 +41,7 @@ def serve_providers(config: RuntimeConfig) -> ProviderTable:
 
 def _misplaced(spec: ModelSpec, config: RuntimeConfig) -> str | None:
     try:
-        return placement_problem(spec, config, ray.cluster_resources(), is_gpu_build())
+        cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return placement_problem(spec, config, cluster, is_gpu_build())
     except ray.exceptions.RayError:
         return None  # a cluster that cannot be asked now is no reason to give the model up
