@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray import serve
 
+from actors.engines.script import Script
 from actors.gateway.state_actor import NAME
 from actors.ray_flags import NAMESPACE
 from registries.contracts.config import RuntimeConfig
@@ -21,6 +22,8 @@ from tests.runtime_cluster import RunningCluster
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 BACK_S = 30.0
+SLOW_S = 3.0
+SLOW = Script.model_validate({"answers": [{"latency_s": SLOW_S}]})
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,33 @@ async def test_an_actor_killed_for_good_is_made_again_and_probes_close_the_break
             return set(await stage.states()) == {"closed"}
 
         await until(healed, 15.0, "one probe closes the breaker everywhere")
+
+
+async def test_killed_while_a_probe_is_out_the_probe_still_closes_the_breaker(config: RuntimeConfig) -> None:
+    """The permit was reserved in the actor's memory; its death does not lose what comes of it."""
+    async with gateway_stage(config, "probe-out") as stage:
+        await _opened(stage)
+        stage.play(SLOW)
+        asking = [c.ask_for.remote("flaky", 8.0) for c in stage.callers]
+        state = await until(lambda: _probing(stage), 15.0, "one probe is out")
+        os.kill(state["pid"], signal.SIGKILL)
+        answers = [a for batch in await asyncio.gather(*asking) for a in batch]
+        assert not [a for a in answers if "error" in a]
+        await until(lambda: _all_closed(stage), 15.0, "the probe closes the breaker everywhere")
+        reborn = await until(lambda: _reborn(state["incarnation"]), BACK_S, "GatewayState is back")
+        await until(lambda: _all_follow(stage, reborn), BACK_S, "every caller follows it")
+        assert set(await stage.states()) == {"closed"}
+        probes = [a for a in answers if a["model"] == "flaky" and a["total_s"] >= SLOW_S]
+        print(f"{len(probes)} slow answers of the provider among {len(answers)}")
+        assert probes
+
+
+async def _probing(stage: Stage) -> dict[str, Any] | None:
+    return await _describe() if "half_open" in await stage.states() else None
+
+
+async def _all_closed(stage: Stage) -> bool:
+    return set(await stage.states()) == {"closed"}
 
 
 async def _opened(stage: Stage) -> int:
