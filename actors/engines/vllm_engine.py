@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import psutil
@@ -165,17 +165,26 @@ class VllmEngine:
             yield self._result(ticket, "".join(parts), reason, len(ids), tokens, first)
 
     async def _next(self, outputs: AsyncGenerator[Any, None], ticket: Ticket, deadline: Deadline) -> Any:
-        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
+            with self._refusals():
+                return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
         except EngineDeadError as error:
             raise self._failed("its engine process has ended", Fault.REFUSED) from error
-        except (VLLMClientError, ValueError) as error:
-            raise ValidationError(f"{self.spec.key} refused the call: {error}", "messages") from error
         except RuntimeError as error:
             raise self._failed(str(error) or type(error).__name__) from error
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What vLLM refuses of a call, when it is built or run, is the caller's fault."""
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            yield
+        except (VLLMClientError, ValueError) as error:
+            where = getattr(error, "parameter", None) or "request"
+            raise ValidationError(f"{self.spec.key} refused the call: {error}", where) from error
 
     def _failed(self, why: str, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
         return ProviderError(f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key)
@@ -187,18 +196,20 @@ class VllmEngine:
 
         refuse_attachments(self.spec, call)
         ids = encode_chat(self._tokenizer, call)
-        params = SamplingParams(
-            max_tokens=room_for_answer(self.spec, call, len(ids), self._window),
-            temperature=call.temperature,
-            top_p=call.top_p,
-            top_k=call.top_k or 0,
-            stop=list(call.stop) or None,
-            seed=call.seed,
-            structured_outputs=_structure(call.response_format),
-            output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
-            stream_interval=self._pace.tokens_per_item(len(self._calls)) if streamed else None,
-            skip_clone=True,
-        )
+        room = room_for_answer(self.spec, call, len(ids), self._window)
+        with self._refusals():
+            params = SamplingParams(
+                max_tokens=room,
+                temperature=call.temperature,
+                top_p=call.top_p,
+                top_k=call.top_k or 0,
+                stop=list(call.stop) or None,
+                seed=call.seed,
+                structured_outputs=_structure(call.response_format),
+                output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
+                stream_interval=self._pace.tokens_per_item(len(self._calls)) if streamed else None,
+                skip_clone=True,
+            )
         return ids, params
 
     def _result(
@@ -281,7 +292,7 @@ def _structure(response_format: dict[str, Any] | None) -> Any:
     if kind == "json_object":
         return StructuredOutputsParams(json_object=True)
     if kind == "json_schema" and response_format is not None:
-        return StructuredOutputsParams(json=response_format["json_schema"].get("schema", {}))
+        return StructuredOutputsParams(json=response_format["json_schema"]["schema"])
     raise ValidationError(
         f"response_format.type {kind!r} is unknown; allowed: text, json_object, json_schema",
         "response_format",
