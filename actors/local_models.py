@@ -14,7 +14,9 @@ def local_models(config: RuntimeConfig, catalog: Catalog) -> list[ModelSpec]:
     The embedded models are left out when no tier has one: they would hold memory for nobody.
     Raises NotFound for an unknown key, ValidationError for one that is not local.
     """
-    embedded = bool(config.models) or any(catalog.get_model(key).is_embedded for key in catalog.tiers.values())
+    embedded = bool(config.models) or any(
+        catalog.get_model(key).is_embedded for key in catalog.tiers.values()
+    )
     return [m for m in loadable_models(config, catalog) if embedded or not m.is_embedded]
 
 

@@ -120,7 +120,9 @@ def _free_gpus() -> tuple[dict[str, float], str]:
     from ray._private.state import available_resources_per_node
 
     nodes = available_resources_per_node()  # type: ignore[no-untyped-call]
-    return {node: free.get("GPU", 0.0) for node, free in nodes.items()}, ray.get_runtime_context().get_node_id()
+    return {
+        node: free.get("GPU", 0.0) for node, free in nodes.items()
+    }, ray.get_runtime_context().get_node_id()
 
 
 def room(fits_here: int, num_gpus: float, free_gpus: Mapping[str, float], here: str) -> int:

@@ -12,7 +12,9 @@ def test_urls_that_a_provider_can_fetch(url: str) -> None:
     assert Attachment(type="image_url", url=url).url == url
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "a.png", "http://", "https:x", "http://[1"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://a/b", "a.png", "http://", "https:x", "http://[1"]
+)
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="url"):
         Attachment(type="image_url", url=url)

@@ -28,7 +28,9 @@ def keyed_gateway(*steps: object) -> tuple[ProviderGateway, Clock]:
 
     def make(spec: ModelSpec) -> Completer:
         if spec.is_local:
-            return ServeCompleter(spec, spec.key, "D", ServeReadiness(read=dict, clock=clock), lambda d, a: None)
+            return ServeCompleter(
+                spec, spec.key, "D", ServeReadiness(read=dict, clock=clock), lambda d, a: None
+            )
         return far
 
     board = LocalBoard(BreakerPolicy(), clock)
@@ -66,7 +68,9 @@ async def test_an_open_breaker_is_told_at_once_with_the_time_to_come_back() -> N
 
 async def test_a_model_that_is_not_loaded_is_refused_at_once_with_those_that_are() -> None:
     gateway, clock = keyed_gateway()
-    with pytest.raises(ValidationError, match="'nano-m' is not loaded in this runtime; loaded: none") as caught:
+    with pytest.raises(
+        ValidationError, match="'nano-m' is not loaded in this runtime; loaded: none"
+    ) as caught:
         await gateway.generate(ask("nano-m"))
     assert caught.value.param == "model_key" and not clock.slept
 
