@@ -237,6 +237,7 @@ async def test_what_an_engine_cannot_take_is_refused_as_the_callers_fault(
         ("fail auth", Fault.AUTH),
         ("fail bad", Fault.BAD_RESPONSE),
         ("fail policy", Fault.CONTENT_POLICY),
+        ("fail missing", Fault.NOT_SERVED),
         ("fail refused", Fault.REFUSED),
         ("fail cut", Fault.STREAM_CUT),
     ],
