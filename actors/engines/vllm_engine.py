@@ -21,12 +21,13 @@ from actors.engines.inflight import InFlight, Ticket
 from actors.engines.missing_extra import missing_extra
 from actors.engines.process_tree import children_of, end_processes
 from actors.engines.start_turn import start_turn
+from actors.engines.token_watch import TokenWatch
 from actors.engines.vllm_arguments import check_options, vllm_arguments, vllm_environment
 from actors.engines.vllm_progress import VllmProgress
 from actors.engines.weights import resolve_weights, threads_for
 from actors.gpu import GpuReport, ensure_fits, ensure_gpus, read_gpus
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.engine import EngineCall, EngineResult, EngineStats
+from registries.contracts.engine import REPLICA_LOST, EngineCall, EngineResult, EngineStats
 from registries.contracts.errors import (
     CancelledRun,
     CapacityError,
@@ -62,7 +63,7 @@ class VllmEngine:
         self._engine: Any = None
         self._tokenizer: Any = None
         self._window = spec.context_window
-        self._seen_tokens = -1
+        self._watch = TokenWatch()
         self._grace_s = _GRACE_S["gpu"]
 
     async def start(self) -> None:
@@ -171,7 +172,7 @@ class VllmEngine:
             with self._refusals():
                 return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
         except EngineDeadError as error:
-            raise self._failed("its engine process has ended", Fault.REFUSED) from error
+            raise self._failed("its engine process has ended", Fault.REFUSED, {REPLICA_LOST: True}) from error
         except RuntimeError as error:
             raise self._failed(str(error) or type(error).__name__) from error
 
@@ -186,8 +187,12 @@ class VllmEngine:
             where = getattr(error, "parameter", None) or "request"
             raise ValidationError(f"{self.spec.key} refused the call: {error}", where) from error
 
-    def _failed(self, why: str, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
-        return ProviderError(f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key)
+    def _failed(
+        self, why: str, fault: Fault = Fault.BAD_RESPONSE, context: dict[str, bool] | None = None
+    ) -> ProviderError:
+        return ProviderError(
+            f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key, context=context
+        )
 
     def _prepare(self, call: EngineCall, streamed: bool) -> tuple[list[int], Any]:
         if self._engine is None:
@@ -228,13 +233,13 @@ class VllmEngine:
 
     async def check_health(self) -> None:
         """New tokens since the last check, or one token made now within 20 s."""
-        made, self._seen_tokens = self._progress.tokens > self._seen_tokens >= 0, self._progress.tokens
+        made = self._watch.moved(self._progress.tokens)
         if self._engine is None or self._engine.errored:
             raise self._failed("not running", Fault.REFUSED)
         if made or self._calls.draining:
             return
         await self._probe()
-        self._seen_tokens = self._progress.tokens
+        self._watch.moved(self._progress.tokens)  # the probe's own token is no news
 
     async def _probe(self) -> None:
         from vllm.sampling_params import RequestOutputKind, SamplingParams

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from actors.gateway.breaker import OutcomeKind
+from registries.contracts.engine import REPLICA_LOST
 from registries.contracts.errors import (
     BudgetError,
     CapacityError,
@@ -15,8 +16,6 @@ from registries.contracts.errors import (
 from registries.contracts.generation import Attempt
 from registries.specs import ModelSpec
 
-REPLICA_LOST = "replica_lost"
-"""Context flag: a local replica died. Serve replaces it, so its breaker must not rest for a minute."""
 NOT_LOADED = "not_loaded"
 """Context flag: the model could not be loaded. Serve has given up, so asking again is of no use."""
 LOADING = "loading"
