@@ -24,7 +24,7 @@ class Load:
 
     ``ongoing`` counts requests in replicas and queues, ``queued`` those that no replica has taken,
     ``engine_waiting`` and ``kv_use`` are the engines' own, one figure a replica. ``room`` is how many more
-    replicas fit by VRAM; None: the model needs none.
+    replicas find a GPU; None: nobody counted, the model names no VRAM.
     """
 
     running: int
@@ -117,15 +117,15 @@ def _newest(series: Iterable[Any]) -> tuple[float, ...]:
     return tuple(value for value in values if math.isfinite(value))
 
 
-def replica_metrics(stats: Mapping[str, float], fits_here: int, free_elsewhere: int) -> dict[str, float]:
+def replica_metrics(stats: Mapping[str, float], room: int) -> dict[str, float]:
     """What a replica records for the policy.
 
-    ``fits_here``: replicas that still fit on its own node by VRAM; ``free_elsewhere``: GPUs that nobody holds
-    on other nodes. Each replica's sum bounds the whole cluster, so the policy takes the smallest.
+    ``room``: how many more replicas the cluster can place, as far as this one knows. Each replica's figure
+    bounds the whole cluster, so the policy takes the smallest.
     """
     return {
         "running": float(stats["running"]),
         "waiting": float(stats["waiting"]),
         "kv_cache_use": float(stats["kv_cache_use"]),
-        "room": float(fits_here + free_elsewhere),
+        "room": float(room),
     }

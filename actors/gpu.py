@@ -127,3 +127,9 @@ def vram_slots(size_gb: float, max_vram_usage_gb: float, report: GpuReport) -> i
     if size_gb <= 0 or size_gb > max_vram_usage_gb:
         return 0
     return sum(int(device.free_gb // size_gb) for device in report.devices)
+
+
+def gpu_slots(free_gpus: float, num_gpus: float) -> int:
+    """How many more replicas that reserve ``num_gpus`` each (more than 0) Ray's free GPUs of a node take."""
+    # Shares come back as sums of floats: three tenths may read 0.29999999999999993.
+    return int(free_gpus / num_gpus + 1e-6)

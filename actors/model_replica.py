@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureC
 from actors.autoscaling import ModelScalingPolicy, replica_metrics
 from actors.engines.coalescing import StreamItem, coalesce, interval_for
 from actors.engines.table import engine_of, make_engine
-from actors.gpu import GpuReport, read_gpus, vram_slots
+from actors.gpu import GpuReport, gpu_slots, read_gpus, vram_slots
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.tracing import start_span
 from registries.contracts.config import RuntimeConfig
@@ -94,11 +94,12 @@ class ModelReplica:
         """The engine's queue and KV use, and where one more replica fits; for ModelScalingPolicy."""
         stats = asdict(self._engine.stats())
         if not self._gpus.devices or self.spec.min_vram_gb <= 0:
-            return replica_metrics(stats, 0, 0)
+            return replica_metrics(stats, 0)
         self._gpus = read_gpus()
         self._metrics.record_vram(self._gpus.devices)
         fits = vram_slots(self.spec.min_vram_gb, self.config.max_vram_usage_gb, self._gpus)
-        return replica_metrics(stats, fits, _free_gpus_elsewhere(self.spec.scaling.num_gpus or 0))
+        num_gpus = self.spec.scaling.num_gpus or 0.0
+        return replica_metrics(stats, room(fits, num_gpus, *_free_gpus()) if num_gpus > 0 else fits)
 
     def _span(self, call: EngineCall) -> dict[str, Any]:
         return {
@@ -113,16 +114,25 @@ class ModelReplica:
         await self._engine.shutdown()
 
 
-def _free_gpus_elsewhere(num_gpus: float) -> int:
-    """Replicas that GPUs on other nodes, held by nobody, could take."""
+def _free_gpus() -> tuple[dict[str, float], str]:
+    """GPUs that nobody has reserved, by node, and the id of this node."""
     import ray
     from ray._private.state import available_resources_per_node
 
-    if num_gpus <= 0:
-        return 0
-    here = ray.get_runtime_context().get_node_id()
     nodes = available_resources_per_node()  # type: ignore[no-untyped-call]
-    return sum(int(free.get("GPU", 0) // num_gpus) for node, free in nodes.items() if node != here)
+    return {
+        node: free.get("GPU", 0.0) for node, free in nodes.items()
+    }, ray.get_runtime_context().get_node_id()
+
+
+def room(fits_here: int, num_gpus: float, free_gpus: Mapping[str, float], here: str) -> int:
+    """How many more replicas the cluster can place, as a replica on the node ``here`` knows it.
+
+    Ray places by GPUs that nobody has reserved, however much memory a reserved one has left; memory is known
+    of this node alone (``fits_here`` replicas).
+    """
+    slots = {node: gpu_slots(free, num_gpus) for node, free in free_gpus.items()}
+    return min(fits_here, slots.pop(here, 0)) + sum(slots.values())
 
 
 def model_app_name(key: str) -> str:
@@ -167,7 +177,7 @@ def autoscaling_config(spec: ModelSpec) -> AutoscalingConfig:
     return AutoscalingConfig(
         min_replicas=scaling.min_replicas,
         max_replicas=scaling.max_replicas,
-        initial_replicas=max(1, scaling.min_replicas),
+        initial_replicas=scaling.min_replicas,
         target_ongoing_requests=scaling.target_ongoing_requests,
         metrics_interval_s=1.0,
         look_back_period_s=2.0,

@@ -23,6 +23,7 @@ from actors.flow_runner import APP_NAME
 from actors.gateway.providers import REMOTE_APP
 from actors.gateway.state_actor import ensure_gateway_state
 from actors.gpu import is_gpu_build
+from actors.local_models import local_models
 from actors.model_placement import placed_model, placement_problem
 from actors.model_replica import build_model_app, model_app_name
 from actors.ray_flags import NAMESPACE
@@ -33,7 +34,7 @@ from actors.telemetry.logs import configure_logging
 from flows.validation import check_flows
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import InternalError, ValidationError
+from registries.contracts.errors import InternalError
 from registries.loader import load_catalog
 from registries.specs import ModelSpec
 
@@ -127,25 +128,6 @@ def runtime_parts(config: RuntimeConfig, catalog: Catalog) -> list[Part]:
     if needs_remote_adapter(catalog):
         parts.append(Part("remote-adapter", REMOTE_APP))
     return parts
-
-
-def local_models(config: RuntimeConfig, catalog: Catalog) -> list[ModelSpec]:
-    """Models to load here: ``config.models``, else every enabled local entry.
-
-    The embedded models are left out when no tier has one: they would hold memory for nobody.
-    Raises NotFound for an unknown key, ValidationError for one that is not local.
-    """
-    if not config.models:
-        embedded = any(catalog.get_model(key).is_embedded for key in catalog.tiers.values())
-        return [m for m in catalog.list_models() if m.is_local and (embedded or not m.is_embedded)]
-    chosen = [catalog.get_model(key) for key in config.models]
-    for model in chosen:
-        if not model.is_local:
-            raise ValidationError(
-                f"model {model.key!r} is not local (engine {model.engine}); it needs no loading",
-                param="models",
-            )
-    return chosen
 
 
 def needs_remote_adapter(catalog: Catalog) -> bool:

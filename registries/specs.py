@@ -55,7 +55,7 @@ class Scaling(Frozen):
     ``num_gpus`` None: as many as the engine takes where there are GPUs, else none; 0: none is reserved.
     """
 
-    min_replicas: int = Field(default=1, ge=0, le=1000)
+    min_replicas: int = Field(default=1, le=1000)
     max_replicas: int = Field(default=1, ge=1, le=1000)
     max_ongoing_requests: int = Field(default=64, ge=1)
     max_queued_requests: int = Field(default=256, ge=0)
@@ -64,6 +64,14 @@ class Scaling(Frozen):
     downscale_delay_s: float = Field(default=60.0, ge=0)
     num_cpus: float = Field(default=1.0, ge=0)
     num_gpus: float | None = Field(default=None, ge=0)
+
+    @field_validator("min_replicas")
+    @classmethod
+    def _stays(cls, value: int) -> int:
+        """Calls wait for a running replica, so that a model without one would never be called again."""
+        if value < 1:
+            raise ValueError(f"must be at least 1, got {value}: a model does not come back from no replica")
+        return value
 
 
 class ModelSpec(Frozen):

@@ -37,6 +37,8 @@ class BatchLoop:
         self._cohorts: list[_Cohort] = []
         self._wake = threading.Condition()
         self._closing = False
+        self.tokens = 0
+        """Tokens made since the start; written by the loop's thread alone."""
         self._thread = threading.Thread(target=self._run, name="transformers-batch", daemon=True)
 
     def start(self) -> None:
@@ -135,6 +137,7 @@ class BatchLoop:
         )
         cohort.cache = output.past_key_values
         cohort.tokens = next_tokens(torch, output.logits[:, -1, :], cohort.rows)
+        self.tokens += len(cohort.rows)
         living = []
         for row, token in zip(cohort.rows, cohort.tokens, strict=True):
             piece = row.accept(token)

@@ -10,13 +10,26 @@ from registries.specs import ModelSpec
 
 
 def encode_chat(tokenizer: Any, call: EngineCall) -> list[int]:
-    """Token ids with the generation prompt; a model without a template gets the texts, a line each."""
+    """Token ids with the generation prompt; a model without a template gets the texts, a line each.
+
+    Raises ValidationError(param="messages") for what the template refuses: many take no system text, or
+    turns only in a strict order.
+    """
     if getattr(tokenizer, "chat_template", None):
+        from jinja2 import TemplateError
+
         messages = [{"role": message.role, "content": message.content} for message in call.messages]
         tools = list(call.tools) or None
-        text = tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tools=tools, add_generation_prompt=True, tokenize=False
+            )
+        # Templates also trip over messages that they did not foresee, with errors of Python's own.
+        except (TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(message.role for message in call.messages)
+            raise ValidationError(
+                f"the chat template of {call.model} refuses these messages ({roles}): {error}", "messages"
+            ) from error
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     text = "\n".join(message.content for message in call.messages)
     return list(tokenizer(text)["input_ids"])

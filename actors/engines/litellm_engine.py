@@ -16,7 +16,7 @@ from typing import Any
 from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight, Ticket
 from actors.engines.litellm_faults import litellm_failure
-from actors.engines.openai_protocol import Tally, chat_messages
+from actors.engines.openai_protocol import Tally, chat_messages, finish_of
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
 from registries.contracts.errors import Fault, ParleyError, ProviderError
@@ -34,6 +34,8 @@ _KEY_NAMES = {
     "litellm_proxy": "LITELLM_MASTER_KEY",
 }
 _MICRO = 1_000_000
+# Finish reasons of answers that broke off, which litellm calls a stop.
+_BROKEN = frozenset({"abort", "error", "network_error", "malformed_response", "insufficient_system_resource"})
 
 
 class LitellmEngine:
@@ -85,9 +87,7 @@ class LitellmEngine:
                 raise self._failed(call, "sent an answer without a choice", Fault.BAD_RESPONSE)
             tally = Tally(call)
             tally.text.append(choices[0].message.content or "")
-            tally.take(
-                {"choices": [{"finish_reason": choices[0].finish_reason or "stop"}]}, _provider(call.model)
-            )
+            tally.finish_reason = finish_of(_finish(choices[0]), _provider(call.model), call.model)
             tally.take_usage(_usage(response))
             return self._priced(tally.result(None), call)
 
@@ -107,7 +107,8 @@ class LitellmEngine:
                         first = time.monotonic() - started if first is None else first
                         yield GenerationChunk(text=piece, tokens=1)
             # litellm writes a finish reason of its own under a stream that ended without one
-            if not (response.received_finish_reason or response.intermittent_finish_reason):
+            told = response.received_finish_reason or response.intermittent_finish_reason
+            if not told or str(told).lower() in _BROKEN:
                 fault = Fault.STREAM_CUT if tally.chunks else Fault.BAD_RESPONSE
                 raise self._failed(call, "ended without its last event", fault)
             yield self._priced(tally.result(first), call)
@@ -227,6 +228,13 @@ def _metadata(call: EngineCall) -> dict[str, Any]:
     tags = [tag for tag in call.metadata.get("tags", "").split(",") if tag]
     rest = {name: value for name, value in call.metadata.items() if name != "tags"}
     return {**rest, "request_id": call.request_id} | ({"tags": tags} if tags else {})
+
+
+def _finish(choice: Any) -> str | None:
+    """litellm's finish reason, or the provider's own where that says that the answer broke off."""
+    native = (getattr(choice, "provider_specific_fields", None) or {}).get("native_finish_reason")
+    finish: str | None = native if str(native).lower() in _BROKEN else choice.finish_reason
+    return finish
 
 
 def _usage(response: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.engines.openai_faults import retry_after_s
+from actors.engines.openai_faults import CONTEXT_WORDS, POLICY_WORDS, refusal_fault, retry_after_s
 from registries.contracts.errors import Fault, ParleyError, ProviderError, ValidationError
 
 # Looked up along the exception's classes, nearest first; names are litellm's and the openai SDK's.
@@ -14,22 +14,18 @@ _BY_CLASS: dict[str, Fault | None] = {
     "ContentPolicyViolationError": Fault.CONTENT_POLICY,
     "PaymentRequiredError": Fault.AUTH,
     "AuthenticationError": Fault.AUTH,
-    "PermissionDeniedError": Fault.AUTH,
     "BudgetExceededError": Fault.AUTH,
     "RateLimitError": Fault.RATE_LIMITED,
     "Timeout": Fault.TIMEOUT,
     "APITimeoutError": Fault.TIMEOUT,
     "APIConnectionError": Fault.REFUSED,
     "MidStreamFallbackError": Fault.STREAM_CUT,
-    "NotFoundError": Fault.BAD_RESPONSE,
     "BadRequestError": None,
     "UnprocessableEntityError": None,
 }
 # litellm hands a lost connection on as a server error of its own making; the words are all that is left.
 _LOST = ("connection error", "server disconnected", "connection refused", "cannot connect")
 _CUT = ("peer closed", "incomplete message body", "not enough data to satisfy", "payload is not completed")
-_CONTEXT = ("context_length", "maximum context", "context window")
-_POLICY = ("content policy", "content_policy", "content management policy")
 _MAX_WORDS = 300
 
 
@@ -46,10 +42,12 @@ def litellm_failure(error: Exception, provider: str, model: str, midstream: bool
 
 def _fault(error: Exception, words: str, midstream: bool) -> Fault | None:
     status = getattr(error, "status_code", None)
+    if status in (403, 404):
+        return refusal_fault(words, status)
     if status in (None, 400, 413, 422):
-        if any(sign in words for sign in _CONTEXT):
+        if any(sign in words for sign in CONTEXT_WORDS):
             return Fault.CONTEXT_WINDOW
-        if any(sign in words for sign in _POLICY):
+        if any(sign in words for sign in POLICY_WORDS):
             return Fault.CONTENT_POLICY
     story = " ".join(f"{type(link).__name__} {link}".lower() for link in _chain(error))
     if any(sign in story for sign in _CUT):

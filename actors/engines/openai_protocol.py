@@ -12,13 +12,23 @@ from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import Attachment, FinishReason
 
+# What servers and gateways in front of other providers write, in small letters.
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "complete": "stop",
     "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
+    "tool_use": "tool_calls",
     "content_filter": "content_filter",
-    "end_turn": "stop",
+    "safety": "content_filter",
+    "refusal": "content_filter",
 }
 _IMAGE_STARTS = (
     (b"\x89PNG", "image/png"),
@@ -95,9 +105,22 @@ def parse_completion(body: Any, provider: str, model: str, call: EngineCall) -> 
         ) from error
     tally = Tally(call)
     tally.text.append(str(text))
-    tally.finish_reason = _FINISH.get(str(finish), "stop")
+    tally.finish_reason = finish_of(finish, provider, model)
     tally.take_usage(body)
     return tally.result(None)
+
+
+def finish_of(told: Any, provider: str, model: str) -> FinishReason:
+    """Why an answer ended; ProviderError(stream_cut) where it is no end: "abort", "error", null, unknown."""
+    known = _FINISH.get(str(told).lower())
+    if known is None:
+        raise ProviderError(
+            f"the answer of {provider} {model} was cut: finish reason {told!r}"[:300],
+            Fault.STREAM_CUT,
+            provider,
+            model,
+        )
+    return known
 
 
 @dataclass(slots=True)
@@ -124,8 +147,9 @@ class Tally:
             return ""
         choice = event["choices"][0]
         if choice.get("finish_reason"):
-            self.finish_reason = _FINISH.get(str(choice["finish_reason"]), "stop")
-        piece = str((choice.get("delta") or {}).get("content") or "")
+            self.finish_reason = finish_of(choice["finish_reason"], provider, model)
+        # A server that cannot stream sends its whole answer: a message instead of a delta.
+        piece = str((choice.get("delta") or choice.get("message") or {}).get("content") or "")
         if piece:
             self.text.append(piece)
             self.chunks += 1

@@ -21,6 +21,7 @@ FaultKind = Literal[
     "stream_cut",
     "context_window",
     "content_policy",
+    "not_served",
     "garbage",
     "error_in_200",
     "end_without_finish",

@@ -26,6 +26,7 @@ _HTTP_FAULTS: dict[str, tuple[int, dict[str, str]]] = {
     "auth": (401, {"code": "invalid_api_key", "message": "Incorrect API key provided (scripted)"}),
     "bad_response": (500, {"code": "server_error", "message": "The server had an error (scripted)"}),
     "content_policy": (400, {"code": "content_policy_violation", "message": "content policy (scripted)"}),
+    "not_served": (404, {"code": "model_not_found", "message": "The model does not exist (scripted)"}),
     "context_window": (
         400,
         {"code": "context_length_exceeded", "message": "maximum context length (scripted)"},

@@ -16,6 +16,7 @@ from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight
 from actors.engines.missing_extra import missing_extra
 from actors.engines.start_turn import start_turn
+from actors.engines.token_watch import TokenWatch
 from actors.engines.weights import model_config, resolve_weights, threads_for, weights_bytes
 from actors.gpu import ensure_fits, ensure_gpus, is_gpu_build, read_gpus
 from registries.contracts.config import RuntimeConfig
@@ -40,6 +41,7 @@ class TransformersEngine:
         self.load_time_s = 0.0
         self._calls = InFlight(f"model {spec.key}")
         self._loop: BatchLoop | None = None
+        self._watch = TokenWatch()
         self._model: Any = None
         self._tokenizer: Any = None
         self._end_ids: frozenset[int] = frozenset()
@@ -167,10 +169,14 @@ class TransformersEngine:
         self._calls.abort(request_id)
 
     async def check_health(self) -> None:
-        """One token, made now within 20 s; draining engines are not asked."""
+        """New tokens since the last check, or one made now within 20 s; draining engines are not asked."""
         batch = self._batch()
-        if self._calls.draining:
+        if self._watch.moved(batch.tokens) or self._calls.draining:
             return
+        await self._probe(batch)
+        self._watch.moved(batch.tokens)  # the probe's own token is no news
+
+    async def _probe(self, batch: BatchLoop) -> None:
         pieces: asyncio.Queue[Piece] = asyncio.Queue()
         events = asyncio.get_running_loop()
         row = BatchRow(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import psutil
@@ -21,12 +21,13 @@ from actors.engines.inflight import InFlight, Ticket
 from actors.engines.missing_extra import missing_extra
 from actors.engines.process_tree import children_of, end_processes
 from actors.engines.start_turn import start_turn
+from actors.engines.token_watch import TokenWatch
 from actors.engines.vllm_arguments import check_options, vllm_arguments, vllm_environment
 from actors.engines.vllm_progress import VllmProgress
 from actors.engines.weights import resolve_weights, threads_for
 from actors.gpu import GpuReport, ensure_fits, ensure_gpus, read_gpus
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.engine import EngineCall, EngineResult, EngineStats
+from registries.contracts.engine import REPLICA_LOST, EngineCall, EngineResult, EngineStats
 from registries.contracts.errors import (
     CancelledRun,
     CapacityError,
@@ -62,7 +63,7 @@ class VllmEngine:
         self._engine: Any = None
         self._tokenizer: Any = None
         self._window = spec.context_window
-        self._seen_tokens = -1
+        self._watch = TokenWatch()
         self._grace_s = _GRACE_S["gpu"]
 
     async def start(self) -> None:
@@ -165,20 +166,33 @@ class VllmEngine:
             yield self._result(ticket, "".join(parts), reason, len(ids), tokens, first)
 
     async def _next(self, outputs: AsyncGenerator[Any, None], ticket: Ticket, deadline: Deadline) -> Any:
-        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
+            with self._refusals():
+                return await ticket.wait(deadline.wait(anext(outputs, None), f"{self.spec.key} answered"))
         except EngineDeadError as error:
-            raise self._failed("its engine process has ended", Fault.REFUSED) from error
-        except (VLLMClientError, ValueError) as error:
-            raise ValidationError(f"{self.spec.key} refused the call: {error}", "messages") from error
+            raise self._failed("its engine process has ended", Fault.REFUSED, {REPLICA_LOST: True}) from error
         except RuntimeError as error:
             raise self._failed(str(error) or type(error).__name__) from error
 
-    def _failed(self, why: str, fault: Fault = Fault.BAD_RESPONSE) -> ProviderError:
-        return ProviderError(f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key)
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What vLLM refuses of a call, when it is built or run, is the caller's fault."""
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            yield
+        except (VLLMClientError, ValueError) as error:
+            where = getattr(error, "parameter", None) or "request"
+            raise ValidationError(f"{self.spec.key} refused the call: {error}", where) from error
+
+    def _failed(
+        self, why: str, fault: Fault = Fault.BAD_RESPONSE, context: dict[str, bool] | None = None
+    ) -> ProviderError:
+        return ProviderError(
+            f"{self.spec.key}: {why}", fault, self.spec.provider, self.spec.key, context=context
+        )
 
     def _prepare(self, call: EngineCall, streamed: bool) -> tuple[list[int], Any]:
         if self._engine is None:
@@ -187,18 +201,20 @@ class VllmEngine:
 
         refuse_attachments(self.spec, call)
         ids = encode_chat(self._tokenizer, call)
-        params = SamplingParams(
-            max_tokens=room_for_answer(self.spec, call, len(ids), self._window),
-            temperature=call.temperature,
-            top_p=call.top_p,
-            top_k=call.top_k or 0,
-            stop=list(call.stop) or None,
-            seed=call.seed,
-            structured_outputs=_structure(call.response_format),
-            output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
-            stream_interval=self._pace.tokens_per_item(len(self._calls)) if streamed else None,
-            skip_clone=True,
-        )
+        room = room_for_answer(self.spec, call, len(ids), self._window)
+        with self._refusals():
+            params = SamplingParams(
+                max_tokens=room,
+                temperature=call.temperature,
+                top_p=call.top_p,
+                top_k=call.top_k or 0,
+                stop=list(call.stop) or None,
+                seed=call.seed,
+                structured_outputs=_structure(call.response_format),
+                output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
+                stream_interval=self._pace.tokens_per_item(len(self._calls)) if streamed else None,
+                skip_clone=True,
+            )
         return ids, params
 
     def _result(
@@ -217,13 +233,13 @@ class VllmEngine:
 
     async def check_health(self) -> None:
         """New tokens since the last check, or one token made now within 20 s."""
-        made, self._seen_tokens = self._progress.tokens > self._seen_tokens >= 0, self._progress.tokens
+        made = self._watch.moved(self._progress.tokens)
         if self._engine is None or self._engine.errored:
             raise self._failed("not running", Fault.REFUSED)
         if made or self._calls.draining:
             return
         await self._probe()
-        self._seen_tokens = self._progress.tokens
+        self._watch.moved(self._progress.tokens)  # the probe's own token is no news
 
     async def _probe(self) -> None:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -281,7 +297,7 @@ def _structure(response_format: dict[str, Any] | None) -> Any:
     if kind == "json_object":
         return StructuredOutputsParams(json_object=True)
     if kind == "json_schema" and response_format is not None:
-        return StructuredOutputsParams(json=response_format["json_schema"].get("schema", {}))
+        return StructuredOutputsParams(json=response_format["json_schema"]["schema"])
     raise ValidationError(
         f"response_format.type {kind!r} is unknown; allowed: text, json_object, json_schema",
         "response_format",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from actors.gateway.breaker import OutcomeKind
+from registries.contracts.engine import REPLICA_LOST
 from registries.contracts.errors import (
     BudgetError,
     CapacityError,
@@ -15,8 +16,6 @@ from registries.contracts.errors import (
 from registries.contracts.generation import Attempt
 from registries.specs import ModelSpec
 
-REPLICA_LOST = "replica_lost"
-"""Context flag: a local replica died. Serve replaces it, so its breaker must not rest for a minute."""
 NOT_LOADED = "not_loaded"
 """Context flag: the model could not be loaded. Serve has given up, so asking again is of no use."""
 LOADING = "loading"
@@ -50,13 +49,14 @@ def next_step(error: ParleyError) -> NextStep:
     """What to do after a failed try, when time and retries allow.
 
     A full queue, a refused key or a rate limit is not cured by asking the same provider again soon, so the
-    chain goes on (a rate limit is waited for at the chain's end); a prompt too long here may fit the next.
+    chain goes on (a rate limit is waited for at the chain's end); a prompt too long here may fit the next,
+    and where one model is not served another may be.
     """
     if isinstance(error, CapacityError) or error.context.get(NOT_LOADED):
         return NextStep.NEXT
     if not isinstance(error, ProviderError) or error.fault is Fault.CONTENT_POLICY:
         return NextStep.RAISE
-    if error.fault in (Fault.AUTH, Fault.CONTEXT_WINDOW, Fault.RATE_LIMITED):
+    if error.fault in (Fault.AUTH, Fault.NOT_SERVED, Fault.CONTEXT_WINDOW, Fault.RATE_LIMITED):
         return NextStep.NEXT
     return NextStep.RETRY
 

@@ -9,6 +9,7 @@ from actors.gateway.breaker_board import LocalBoard
 from actors.gateway.observer import GatewayObserver
 from actors.gateway.provider_gateway import ProviderGateway
 from actors.gateway.providers import ProviderTable, engine_in_process
+from actors.local_models import loadable_models
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import Completer
@@ -28,4 +29,6 @@ async def local_gateway(
     """
     providers = ProviderTable(make or (lambda spec: engine_in_process(spec, config)))
     policy = BreakerPolicy(config.breaker.max_failures, config.breaker.timeout_s)
-    return ProviderGateway(catalog, config, providers, LocalBoard(policy, observer=observer), observer)
+    board = LocalBoard(policy, observer=observer)
+    loaded = loadable_models(config, catalog)
+    return ProviderGateway(catalog, config, providers, board, observer, loaded=loaded)

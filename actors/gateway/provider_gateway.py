@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -25,14 +25,15 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult, Timings
-from registries.specs import StrategySpec
+from registries.specs import ModelSpec, StrategySpec
 
 
 class ProviderGateway:
     """Selection, breakers, retries, fallback and settlement around Completers; a part of the calling process.
 
     What acts on the world is injected: ``providers`` answer, ``board`` holds breakers, ``clock`` (seconds,
-    monotonic), ``sleep`` and ``rng`` drive the retries, ``traceparent`` gives the W3C context to pass on.
+    monotonic), ``sleep`` and ``rng`` drive the retries, ``traceparent`` gives the W3C context to pass on,
+    ``loaded`` are the local models within reach (by default those that the runtime deploys).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ProviderGateway:
         rng: random.Random | None = None,
         traceparent: Callable[[], str | None] = lambda: None,
         count_tokens: TokenCounter | None = None,
+        loaded: Collection[ModelSpec] | None = None,
     ) -> None:
         self._config = config
         self._providers = providers
@@ -55,7 +57,7 @@ class ProviderGateway:
         self._observer = observer or NullObserver()
         self._clock = clock
         self._traceparent = traceparent
-        self._selector = Selector(catalog, config, count_tokens)
+        self._selector = Selector(catalog, config, count_tokens, loaded)
         self._settlement = Settlement(catalog.models)
         self._budgets: dict[str, RetryBudget] = {}
         self._around = Surroundings(board, self._observer, self._budget, clock, sleep, rng or random.Random())

@@ -13,7 +13,8 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from actors.gateway.faults import FULL, REPLICA_LOST
+from actors.gateway.faults import FULL
+from registries.contracts.engine import REPLICA_LOST
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
 from registries.specs import ModelSpec
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from actors.gateway.settlement import estimate_tokens, worst_case_usd
+from actors.local_models import local_models
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError, ValidationError
@@ -30,15 +31,24 @@ class Choice:
 
 
 class Selector:
-    """Chooses over one catalog; pure and cheap, nothing here waits."""
+    """Chooses over one catalog; pure and cheap, nothing here waits.
+
+    ``loaded`` are the local models within reach; by default those that the runtime deploys.
+    """
 
     def __init__(
-        self, catalog: Catalog, config: RuntimeConfig, count_tokens: TokenCounter | None = None
+        self,
+        catalog: Catalog,
+        config: RuntimeConfig,
+        count_tokens: TokenCounter | None = None,
+        loaded: Collection[ModelSpec] | None = None,
     ) -> None:
         self._catalog = catalog
         self._config = config
         self._count_tokens = count_tokens
-        self._unusable = {m.key: why for m in catalog.models if (why := unusable_because(m, config))}
+        reached = local_models(config, catalog) if loaded is None else loaded
+        keys = tuple(m.key for m in reached)
+        self._unusable = {m.key: why for m in catalog.models if (why := unusable_because(m, config, keys))}
 
     def strategy(self, request: GenerationRequest) -> StrategySpec:
         """The request's strategy, else its model's, else the configured default; raises NotFound."""
@@ -190,12 +200,12 @@ class Selector:
         )
 
 
-def unusable_because(model: ModelSpec, config: RuntimeConfig) -> str | None:
-    """Why this runtime cannot reach the model at all, else None."""
+def unusable_because(model: ModelSpec, config: RuntimeConfig, loaded: Collection[str]) -> str | None:
+    """Why this runtime, with the local models ``loaded``, cannot reach the model at all, else None."""
     if not model.enabled:
         return "is disabled in the registry (enabled: false)"
-    if model.is_local and config.models and model.key not in config.models:
-        return f"is not loaded in this runtime; loaded: {', '.join(config.models)}"
+    if model.is_local and model.key not in loaded:
+        return f"is not loaded in this runtime; loaded: {', '.join(loaded) or 'none'} (see PARLEY_MODELS)"
     if model.api_key_env and not config.provider_keys.get(model.api_key_env):
         return f"needs the provider key {model.api_key_env}, which is not set"
     return None

@@ -8,11 +8,11 @@ from typing import Any
 
 from ray import serve
 
-from actors.gateway.faults import LOADING, NOT_LOADED, REPLICA_LOST
+from actors.gateway.faults import LOADING, NOT_LOADED
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_readiness import ServeReadiness
 from actors.readiness import cause_of
-from registries.contracts.engine import EngineCall, EngineResult
+from registries.contracts.engine import REPLICA_LOST, EngineCall, EngineResult
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError
 from registries.contracts.generation import GenerationChunk
 from registries.specs import ModelSpec

@@ -57,6 +57,7 @@ class StateClient:
         self._version = 0
         self._connected = False
         self._task: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[tuple[Allowed | Blocked, BreakerRecord]]] = set()
 
     @property
     def connected(self) -> bool:
@@ -74,9 +75,10 @@ class StateClient:
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        asking = list(self._asking)
+        for pending in (task, *asking):
+            pending.cancel()
+        await asyncio.wait([task, *asking])
         if self._connected:
             with contextlib.suppress(StateAway):
                 await self._push()
@@ -86,13 +88,24 @@ class StateClient:
         return self._local.admit(key)
 
     async def permit(self, key: str, lease_s: float) -> Allowed | Blocked:
-        """See BreakerBoard: the actor's permit, or the own breaker's while the actor is away."""
+        """See BreakerBoard: the actor's permit, or the own breaker's while the actor is away.
+
+        A permit that comes after its caller stopped waiting is given back: nobody would use it, and
+        everybody would wait for its lease to end.
+        """
         if self._connected:
+            asking = asyncio.create_task(self._link.permit(key, lease_s), name="gateway-permit")
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
             try:
                 async with asyncio.timeout(PERMIT_WAIT_S):
-                    answer, record = await self._link.permit(key, lease_s)
+                    answer, record = await asyncio.shield(asking)
             except TimeoutError:
+                asking.add_done_callback(self._give_back)
                 return Blocked("probing", PROBE_HINT_S)
+            except asyncio.CancelledError:
+                asking.add_done_callback(self._give_back)
+                raise
             except StateAway:
                 self._connected = False
             else:
@@ -100,6 +113,14 @@ class StateClient:
                 return answer
         self._moved.add(key)
         return self._local.grant(key, lease_s)
+
+    def _give_back(self, asked: asyncio.Task[tuple[Allowed | Blocked, BreakerRecord]]) -> None:
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        answer, record = asked.result()
+        self._local.merge([record], authoritative=True)
+        if isinstance(answer, Allowed) and answer.permit_id is not None:
+            self.report(Outcome(record.key, OutcomeKind.IGNORED, answer.epoch, answer.permit_id))
 
     def report(self, outcome: Outcome) -> None:
         """See BreakerBoard. A success is pushed only where a failure is on the count: else it is no news."""

@@ -11,6 +11,12 @@ from typing import Any, Protocol
 
 from registries.contracts.generation import Attachment, FinishReason, GenerationChunk, Message
 
+REPLICA_LOST = "replica_lost"
+"""Context flag of a ProviderError: what held the local model has died, its process or its engine.
+
+Serve replaces it, so its breaker must not rest for a minute.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:

@@ -39,6 +39,8 @@ class Fault(StrEnum):
     STREAM_CUT = "stream_cut"
     CONTEXT_WINDOW = "context_window"
     CONTENT_POLICY = "content_policy"
+    NOT_SERVED = "not_served"
+    """The provider works, but not this model, or not for this key: another model may."""
 
 
 class ParleyError(Exception):
@@ -121,7 +123,7 @@ class ProviderError(ParleyError):
     """A provider failed; unlike CapacityError the request had left the runtime.
 
     ``fault`` classes it, ``provider`` and ``model`` name it. Timeouts, refused connections, bad
-    responses, cut streams and rate limits are retryable; auth, context and policy faults are not.
+    responses, cut streams and rate limits are retryable; auth, context, policy and not_served are not.
     """
 
     code = "provider_error"

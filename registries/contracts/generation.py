@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, computed_field, field_validator, model_validator
 
@@ -10,14 +13,37 @@ from registries.contracts.frozen import Frozen, refuse_boolean
 
 MAX_TOKENS_CEILING = 131_072
 MAX_PROMPT_CHARS = 2_000_000
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Attachment(Frozen):
-    """An image for a model with the vision capability: a URL, or base64 data."""
+    """An image for a model with the vision capability: a URL (http, https, data), or base64 data."""
 
     type: Literal["image_url", "image"]
     url: str | None = None
     data: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_reachable(cls, value: str | None) -> str | None:
+        try:
+            parts = urlsplit(value or "")
+        except ValueError as error:
+            raise ValueError(f"url is no URL: {error}") from error
+        if value and not (parts.scheme == "data" or (parts.scheme in ("http", "https") and parts.netloc)):
+            raise ValueError("url must begin with http://, https:// or data:")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _is_base64(cls, value: str | None) -> str | None:
+        """Lines, as ``base64 FILE`` prints them, are joined."""
+        joined = "".join(value.split()) if value else value
+        try:
+            base64.b64decode(joined or "", validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"data is not base64: {error}") from error
+        return joined
 
     @model_validator(mode="after")
     def _has_its_payload(self) -> Attachment:
@@ -73,7 +99,7 @@ class GenerationRequest(Frozen):
     context: Context = Context()
     constraints: Constraints = Constraints()
     messages: tuple[Message, ...] = ()
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    stop: tuple[StopString, ...] = Field(default=(), max_length=16)
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     response_format: dict[str, Any] | None = None
     attachments: tuple[Attachment, ...] = ()
@@ -84,6 +110,20 @@ class GenerationRequest(Frozen):
     _numbers = field_validator(
         "max_tokens", "temperature", "top_p", "top_k", "seed", "deadline_s", mode="before"
     )(refuse_boolean)
+
+    @field_validator("response_format")
+    @classmethod
+    def _has_its_shape(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Which types there are is the engine's business; those of OpenAI have a shape."""
+        if value is None:
+            return None
+        if not isinstance(value.get("type"), str):
+            raise ValueError("response_format needs a type: text, json_object or json_schema")
+        if value["type"] == "json_schema":
+            described = value.get("json_schema")
+            if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
+                raise ValueError("response_format of type json_schema needs json_schema.schema, an object")
+        return value
 
     @model_validator(mode="after")
     def _asks_something(self) -> GenerationRequest:

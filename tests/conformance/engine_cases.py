@@ -31,6 +31,7 @@ SCRIPT = Script.model_validate(
             {"pattern": "^fail auth", "faults": [{"kind": "auth", "times": None}]},
             {"pattern": "^fail bad", "faults": [{"kind": "bad_response", "times": None}]},
             {"pattern": "^fail policy", "faults": [{"kind": "content_policy", "times": None}]},
+            {"pattern": "^fail missing", "faults": [{"kind": "not_served", "times": None}]},
             {"pattern": "^fail refused", "faults": [{"kind": "refused", "times": None}]},
             {"pattern": "^fail cut", "texts": [WORDS], "faults": [{"kind": "stream_cut", "times": None}]},
             {"pattern": "^fail hang", "faults": [{"kind": "timeout", "times": None}]},

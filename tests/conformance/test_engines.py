@@ -7,14 +7,15 @@ import importlib.util
 import pickle
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from actors.engines.table import ENGINE_LOADERS
-from registries.contracts.engine import EngineResult
+from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import (
     BudgetError,
     CancelledRun,
@@ -51,6 +52,13 @@ async def streamed(
         (chunks if isinstance(item, GenerationChunk) else results).append(item)  # type: ignore[arg-type]
     assert len(results) == 1
     return chunks, results[0]
+
+
+async def outcome_of(case: EngineCase, call: EngineCall, stream: bool) -> EngineResult:
+    if not stream:
+        return await case.engine.complete(call)
+    results = [item async for item in case.engine.stream(call) if isinstance(item, EngineResult)]
+    return results[0]
 
 
 async def until(condition: Callable[[], bool], within_s: float) -> bool:
@@ -191,6 +199,37 @@ async def test_an_image_for_a_text_model(case: EngineCase) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_messages_that_the_chat_template_refuses_are_the_callers_fault(
+    case: EngineCase, stream: bool
+) -> None:
+    if case.faults:  # no template here; a server's refusal is a 400, see the protocol's unit tests
+        return
+    call = case.call("hello")
+    call = replace(call, messages=(*call.messages, Message(role="tool", content="4")))
+    with pytest.raises(ValidationError, match="no tools here") as caught:
+        await outcome_of(case, call, stream)
+    assert caught.value.param == "messages"
+    assert await until(lambda: case.busy() == 0, SLOT_FREE_WITHIN_S)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stop": ("",)},
+        {"response_format": {"type": "grammar"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no such type"}}}},
+    ],
+)
+async def test_what_an_engine_cannot_take_is_refused_as_the_callers_fault(
+    case: EngineCase, wrong: dict[str, object], stream: bool
+) -> None:
+    with suppress(ValidationError):  # or taken: what one engine refuses another need not
+        await outcome_of(case, case.call("hello", **wrong), stream)
+    assert (await case.engine.complete(case.call("hello"))).text, "and it goes on"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("prompt", "fault"),
     [
@@ -198,6 +237,7 @@ async def test_an_image_for_a_text_model(case: EngineCase) -> None:
         ("fail auth", Fault.AUTH),
         ("fail bad", Fault.BAD_RESPONSE),
         ("fail policy", Fault.CONTENT_POLICY),
+        ("fail missing", Fault.NOT_SERVED),
         ("fail refused", Fault.REFUSED),
         ("fail cut", Fault.STREAM_CUT),
     ],

@@ -17,6 +17,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ParleyError, ProviderError
 from registries.contracts.generation import Message
+from tests.odd_server import aborted, serving
 
 # One loop and one engine, as in the adapter: litellm's logging belongs to the loop that first used it.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.heavy, pytest.mark.timeout(120)]
@@ -95,6 +96,16 @@ async def test_no_broken_answer_passes_for_one(
         await answered(engine, stream)
     assert caught.value.fault is fault
     assert server.cast.player.calls == 1, "nothing was retried"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_the_server_aborted_is_cut(engine: LitellmEngine, stream: bool) -> None:
+    async with serving(aborted) as base_url:
+        own = LitellmEngine(CONFIG, {"openai/": (base_url, "sk-scripted")})
+        await own.start()
+        with pytest.raises(ProviderError, match=r"abort|last event") as caught:
+            await answered(own, stream)
+    assert caught.value.fault is Fault.STREAM_CUT
 
 
 async def test_the_callback_tells_of_every_call(

@@ -1,4 +1,7 @@
-"""A second small model, made by the tests: a random Llama with a byte tokenizer and a ChatML template."""
+"""A second small model, made by the tests: a random Llama with a byte tokenizer and a ChatML template.
+
+The template refuses turns of tools, as many real ones refuse this role or that.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 
 CHATML = (
     "{%- for message in messages -%}"
+    "{%- if message['role'] == 'tool' -%}{{ raise_exception('no tools here') }}{%- endif -%}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"

@@ -168,6 +168,6 @@ def test_the_policy_travels_to_the_controller() -> None:
 
 
 def test_what_a_replica_records_is_what_the_policy_reads() -> None:
-    recorded = replica_metrics({"running": 2, "waiting": 3, "kv_cache_use": 0.5, "other": 1}, 1, 2)
+    recorded = replica_metrics({"running": 2, "waiting": 3, "kv_cache_use": 0.5, "other": 1}, 3)
     assert recorded == {"running": 2.0, "waiting": 3.0, "kv_cache_use": 0.5, "room": 3.0}
     assert all(isinstance(value, float) for value in recorded.values())

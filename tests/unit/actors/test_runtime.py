@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from actors.local_models import loadable_models, local_models
 from actors.readiness import Part
-from actors.runtime import local_models, needs_remote_adapter, runtime_parts
+from actors.runtime import needs_remote_adapter, runtime_parts
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import NotFound, ValidationError
 from registries.loader import load_catalog
@@ -31,6 +32,13 @@ def test_embedded_models_that_no_tier_uses_are_not_loaded() -> None:
     assert loaded(config(REMOTE)) == set()
     mixed = own.model_copy(update={"tiers": {"light": "nano-s", "balanced": "own", "strong": "own"}})
     assert loaded(mixed) == {"nano-m", "nano-s", "own"}
+
+
+def test_without_a_runtime_embedded_models_may_be_loaded_whatever_the_tiers_say() -> None:
+    settings = config(REMOTE)
+    assert {m.key for m in loadable_models(settings, load_catalog(settings))} == {"nano-m", "nano-s"}
+    named = config(scripted_model("own", []), models=("own", "nano-s"))
+    assert {m.key for m in loadable_models(named, load_catalog(named))} == {"own", "nano-s"} == loaded(named)
 
 
 def test_names_that_cannot_be_loaded_are_refused() -> None:

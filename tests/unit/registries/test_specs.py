@@ -33,6 +33,7 @@ def test_a_copy_has_a_version_of_its_own() -> None:
         ({"key": "a b"}, "must match"),
         ({"engine": "openai_compatible"}, "needs base_url"),
         ({"scope": {"description": "x", "pattern": "("}}, "is not a regular expression"),
+        ({"scaling": {"min_replicas": 0}}, "at least 1, got 0: a model does not come back"),
         ({"quality": 2}, "less than or equal to 1"),
     ],
 )

@@ -62,6 +62,25 @@ async def test_bodies_that_are_no_request(door: FrontDoor, content: bytes, told:
         ({}, "body", "prompt must not be empty"),
         ({"prompt": "hi", "context": {"histroy": []}}, "context.histroy", "unknown field"),
         ({"prompt": "hi", "attachments": [{"type": "image_url"}]}, "attachments.0", "needs url"),
+        (
+            {"prompt": "hi", "attachments": [{"type": "image_url", "url": "file:///etc/passwd"}]},
+            "attachments.0.url",
+            "http://, https:// or data:",
+        ),
+        (
+            {"prompt": "hi", "attachments": [{"type": "image", "data": "aaaaa"}]},
+            "attachments.0.data",
+            "not base64",
+        ),
+        ({"prompt": "hi", "stop": [""]}, "stop.0", "at least 1 character"),
+        ({"prompt": "hi", "stop": ["x"] * 17}, "stop", "at most 16"),
+        ({"prompt": "hi", "response_format": {}}, "response_format", "needs a type"),
+        ({"prompt": "hi", "response_format": {"type": "json_schema"}}, "response_format", "an object"),
+        (
+            {"prompt": "hi", "response_format": {"type": "json_schema", "json_schema": {"schema": None}}},
+            "response_format",
+            "an object",
+        ),
         ({"prompt": "hi", "messages": [{"role": "boss", "content": "x"}]}, "messages.0.role", "'boss'"),
     ],
 )

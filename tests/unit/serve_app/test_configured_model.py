@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.gateway.selection import Selector
-from actors.runtime import local_models
+from actors.local_models import local_models
 from registries.contracts.errors import ValidationError
 from registries.contracts.generation import GenerationRequest
 from registries.loader import load_catalog

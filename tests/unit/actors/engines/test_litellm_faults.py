@@ -31,7 +31,11 @@ def raised(
     ("error", "fault"),
     [
         (raised("AuthenticationError", status=401), Fault.AUTH),
-        (raised("PermissionDeniedError", status=403), Fault.AUTH),
+        (raised("PermissionDeniedError", status=403), Fault.NOT_SERVED),
+        (raised("PermissionDeniedError", "invalid_api_key", 403), Fault.AUTH),
+        (raised("PermissionDeniedError", "your input was flagged", 403), Fault.CONTENT_POLICY),
+        (raised("APIError", "no such model", 404), Fault.NOT_SERVED),
+        (raised("NotFoundError", "model x does not exist", 404), Fault.NOT_SERVED),
         (raised("RateLimitError", status=429), Fault.RATE_LIMITED),
         (raised("Timeout", status=408), Fault.TIMEOUT),
         (raised("APIConnectionError"), Fault.REFUSED),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError, ValidationError
 from registries.contracts.generation import GenerationChunk, Message
 from registries.specs import ModelSpec
+from tests.odd_server import aborted, serving
 
 CLOSED = "http://127.0.0.1:9/v1"
 
@@ -180,22 +181,6 @@ async def test_the_script_can_be_changed_while_it_runs() -> None:
             assert response.status == 400
 
 
-Handler = Callable[[web.Request], Any]
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncGenerator[str, None]:
-    application = web.Application()
-    application.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_redirect_is_not_followed_with_the_key(stream: bool) -> None:
     async def elsewhere(_: web.Request) -> web.Response:
@@ -215,6 +200,25 @@ async def test_a_server_that_answers_a_stream_with_plain_json() -> None:
         with pytest.raises(ProviderError) as caught:
             await outcome(engine, True)
     assert caught.value.fault is Fault.CONTEXT_WINDOW
+
+
+async def test_a_server_that_cannot_stream_answers_in_one_chunk() -> None:
+    async def whole(_: web.Request) -> web.Response:
+        choice = {"message": {"role": "assistant", "content": "all at once"}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice]})
+
+    async with serving(whole) as base_url, engine_at(base_url) as engine:
+        chunk, result = [item async for item in engine.stream(call())]
+    assert isinstance(result, EngineResult)
+    assert chunk.text == result.text == "all at once"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_the_server_aborted_is_cut(stream: bool) -> None:
+    async with serving(aborted) as base_url, engine_at(base_url) as engine:
+        with pytest.raises(ProviderError, match="'abort'") as caught:
+            await outcome(engine, stream)
+    assert caught.value.fault is Fault.STREAM_CUT
 
 
 async def test_many_calls_share_one_session() -> None:

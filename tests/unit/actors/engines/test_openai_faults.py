@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engines.openai_faults import error_body, provider_failure, retry_after_s
+from actors.engines.openai_faults import MAX_RETRY_AFTER_S, error_body, provider_failure, retry_after_s
 from registries.contracts.errors import Fault, ParleyError, ProviderError, ValidationError
 
 
@@ -15,8 +15,20 @@ from registries.contracts.errors import Fault, ParleyError, ProviderError, Valid
     [
         (401, {"error": {"code": "invalid_api_key", "message": "no"}}, Fault.AUTH),
         (402, "pay", Fault.AUTH),
-        (403, "", Fault.AUTH),
-        (404, {"error": "model 'x' not found"}, Fault.BAD_RESPONSE),
+        (403, "", Fault.NOT_SERVED),
+        (403, {"error": {"code": "invalid_api_key", "message": "no"}}, Fault.AUTH),
+        (
+            403,
+            {"error": {"code": 403, "message": "model requires moderation, input flagged"}},
+            Fault.CONTENT_POLICY,
+        ),
+        (
+            403,
+            {"error": {"type": "permission_error", "message": "Your API key may not use it"}},
+            Fault.NOT_SERVED,
+        ),
+        (404, {"error": "model 'x' not found"}, Fault.NOT_SERVED),
+        (404, "", Fault.NOT_SERVED),
         (408, "", Fault.TIMEOUT),
         (413, "", Fault.CONTEXT_WINDOW),
         (429, {"error": {"message": "slow down"}}, Fault.RATE_LIMITED),
@@ -30,6 +42,7 @@ from registries.contracts.errors import Fault, ParleyError, ProviderError, Valid
         (200, {"error": {"type": "server_error", "message": "oops"}}, Fault.BAD_RESPONSE),
         (200, {"error": {"type": "rate_limit_error", "message": "oops"}}, Fault.RATE_LIMITED),
         (200, {"error": {"code": "invalid_api_key", "message": "oops"}}, Fault.AUTH),
+        (200, {"error": {"code": "model_not_found", "message": "oops"}}, Fault.NOT_SERVED),
     ],
 )
 def test_status_and_words_give_the_fault(status: int, body: Any, fault: Fault) -> None:
@@ -61,6 +74,15 @@ def test_retry_after_travels_with_the_error() -> None:
         ({"Retry-After": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0.0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "9" * 400}, None),
+        ({"Retry-After": "90000"}, MAX_RETRY_AFTER_S),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, MAX_RETRY_AFTER_S),
+        ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after-ms": "-5"}, 0.0),
+        ({"retry-after-ms": "1e300"}, MAX_RETRY_AFTER_S),
         ({}, None),
     ],
 )
@@ -68,10 +90,10 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers, now_s=90.0) == seconds
 
 
-@given(st.text(max_size=30))
-def test_no_header_breaks_retry_after(value: str) -> None:
-    seconds = retry_after_s({"Retry-After": value})
-    assert seconds is None or seconds >= 0
+@given(st.text(max_size=30) | st.floats().map(str), st.sampled_from(["Retry-After", "retry-after-ms"]))
+def test_no_header_breaks_retry_after(value: str, name: str) -> None:
+    seconds = retry_after_s({name: value})
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_S
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=20), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["error", "object", "message", "code"]), inner, max_size=3), max_leaves=6)  # fmt: skip  # noqa: E501

@@ -107,6 +107,30 @@ def test_a_stream_is_tallied() -> None:
     )
 
 
+@pytest.mark.parametrize("reason", ["abort", "error", "who knows", 7])
+def test_an_end_that_is_none_is_a_cut_answer(reason: Any) -> None:
+    whole = {"choices": [{"message": {"content": "half an ans"}, "finish_reason": reason}]}
+    for cut in (lambda: parse_completion(whole, "p", "m", call()), lambda: Tally(call()).take(event("x", reason), "p")):  # fmt: skip  # noqa: E501
+        with pytest.raises(ProviderError, match="finish reason") as caught:
+            cut()
+        assert caught.value.fault is Fault.STREAM_CUT
+
+
+def test_a_whole_answer_without_a_finish_reason_is_a_cut_one() -> None:
+    for choice in ({"message": {"content": "half"}}, {"message": {"content": "half"}, "finish_reason": None}):
+        with pytest.raises(ProviderError, match="finish reason None"):
+            parse_completion({"choices": [choice]}, "p", "m", call())
+
+
+@pytest.mark.parametrize(
+    ("told", "finish"),
+    [("STOP", "stop"), ("eos", "stop"), ("MAX_TOKENS", "length"), ("tool_use", "tool_calls")],
+)
+def test_other_words_for_the_same_ends(told: str, finish: str) -> None:
+    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": told}]}
+    assert parse_completion(body, "p", "m", call()).finish_reason == finish
+
+
 @pytest.mark.parametrize("bad", [{"error": {"message": "x"}}, {"no": "choices"}, [], 5])
 def test_an_event_that_is_no_chunk_is_raised(bad: Any) -> None:
     with pytest.raises(ProviderError):

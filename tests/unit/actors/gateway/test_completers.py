@@ -13,11 +13,11 @@ import ray.exceptions
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 
 from actors.gateway.engine_completer import EngineCompleter
-from actors.gateway.faults import LOADING, REPLICA_LOST, NextStep, next_step, outcome_kind
+from actors.gateway.faults import LOADING, NextStep, next_step, outcome_kind
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_completer import ServeCompleter
 from actors.gateway.serve_readiness import ServeReadiness
-from registries.contracts.engine import EngineCall, EngineResult
+from registries.contracts.engine import REPLICA_LOST, EngineCall, EngineResult
 from registries.contracts.errors import CapacityError, Fault, ParleyError, ProviderError, ValidationError
 from registries.contracts.generation import GenerationChunk, Message
 from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model

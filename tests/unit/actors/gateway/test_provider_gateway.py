@@ -164,6 +164,14 @@ async def test_a_prompt_too_long_here_may_fit_the_next() -> None:
     assert not played.heard.moves
 
 
+async def test_one_model_that_is_not_served_is_left_for_the_next_and_counts_for_nothing() -> None:
+    played = stage({"a": PlayedCompleter(*[down(Fault.NOT_SERVED)] * 5), "b": PlayedCompleter()})
+    for _ in range(5):
+        assert (await played.gateway.generate(ask())).model_resolved == "b"
+    assert len(played.players["a"].calls) == 5 and not played.heard.moves
+    assert not played.clock.slept
+
+
 async def test_a_refused_key_opens_at_once_and_for_long() -> None:
     played = stage({"a": PlayedCompleter(down(Fault.AUTH)), "b": PlayedCompleter()})
     assert (await played.gateway.generate(ask())).model_resolved == "b"

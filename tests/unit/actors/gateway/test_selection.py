@@ -125,9 +125,10 @@ def test_a_local_model_beyond_the_configured_vram_is_not_chosen() -> None:
 def test_a_model_out_of_reach_is_refused_with_the_reason(
     spec: ModelSpec, settings: dict[str, Any], told: str
 ) -> None:
+    chooser = selector([spec, local_model("n")], **settings)
     with pytest.raises(ValidationError, match=told):
-        selector([spec], **settings).choose(ask(model_key="m"))
-    assert keys(selector([spec, model("n")], **settings)) == ["n"], "and never chosen"
+        chooser.choose(ask(model_key="m"))
+    assert keys(chooser) == ["n"], "and never chosen"
 
 
 def test_a_configured_key_brings_a_model_within_reach() -> None:

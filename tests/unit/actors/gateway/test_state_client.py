@@ -148,6 +148,43 @@ async def test_one_probe_for_the_whole_cluster_and_its_answer_reaches_all() -> N
         assert {c.fact("p").epoch for c in clients} == {3}
 
 
+class SlowAnswers(PlayedCluster):
+    """Grants at once and tells it late."""
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        super().__init__(policy)
+        self.asked = asyncio.Event()
+        self.told = asyncio.Event()
+
+    async def permit(self, key: str, lease_s: float) -> tuple[Allowed | Blocked, BreakerRecord]:
+        answer = await super().permit(key, lease_s)
+        self.asked.set()
+        await self.told.wait()
+        return answer
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_permit_that_comes_too_late_is_given_back(leaves: bool) -> None:
+    policy = BreakerPolicy(max_failures=1, open_s=0.05)
+    cluster = SlowAnswers(policy)
+    async with processes(cluster, 2, policy) as (a, b):
+        fail(a)
+        await until(lambda: all(isinstance(c.admit("p"), ProbeNeeded) for c in (a, b)))
+        asking = asyncio.create_task(a.permit("p", 30))
+        await cluster.asked.wait()
+        if leaves:
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        else:
+            answer = await asking
+            assert isinstance(answer, Blocked) and answer.reason == "probing"
+        await until(lambda: isinstance(b.admit("p"), Blocked))
+        cluster.told.set()
+        await until(lambda: isinstance(b.admit("p"), ProbeNeeded))
+        assert isinstance(await b.permit("p", 30), Allowed)
+
+
 async def test_a_reborn_actor_learns_everything_from_its_callers() -> None:
     cluster = PlayedCluster()
     async with processes(cluster, 2) as (a, b):
