@@ -218,6 +218,20 @@ async def test_a_rating_is_kept_and_replaced() -> None:
     assert [(one["user"], one["rating"], one["comment"]) for one in given] == [("admin", 1.0, None)]
 
 
+async def test_a_rating_is_given_once_a_key() -> None:
+    async with front_door() as door:
+        await ended(door, door.runner.story)
+        path, keyed = "/api/runs/run-1/feedback", {"Idempotency-Key": "mine-1"}
+        first = await door.client.post(path, json={"rating": 0.25}, headers=keyed)
+        await post(door, "feedback", {"rating": 1})
+        late = await door.client.post(path, json={"rating": 0.25}, headers=keyed)
+        another = await door.client.post(path, json={"rating": 0}, headers=keyed)
+        (given,) = (await door.row())["feedback"]
+    assert late.status_code == 200 and late.json() == first.json()
+    assert (another.status_code, another.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert given["rating"] == 1
+
+
 @pytest.mark.parametrize(
     "body", [{"rating": 1.1}, {"rating": -0.1}, {"rating": True}, {"rating": "good"}, {}]
 )
