@@ -27,8 +27,8 @@ class PumpedFrames:
         self._failed_first: Exception | None = None
         self._task = asyncio.create_task(self._pump())
 
-    async def begin(self, patience_s: float) -> None:
-        """Wait for the first frame, at most ``patience_s``.
+    async def begin(self, patience_s: float | None) -> None:
+        """Wait for the first frame, at most ``patience_s``; None: as long as it takes.
 
         Raises the source's error when that comes first, so that it can still be an HTTP status.
         Cancelling closes the source.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -43,16 +43,20 @@ async def new_run_answer(services: Services, ask: RunAsk, mode: RunMode) -> Resp
 
 async def queued_again_answer(
     services: Services,
-    accepted: Accepted,
+    queue_again: Callable[[], Awaitable[Accepted]],
     row: Mapping[str, Any],
     ask: RunAsk,
     deadline_s: float,
     mode: RunMode,
 ) -> Response:
-    """A run that was restarted or resumed, answered as ``mode`` says. ``row`` is what it was before."""
+    """A run that ``queue_again`` restarts or resumes, answered as ``mode`` says.
+
+    ``row`` is what it was before. Raises as RunDispatch.go_on does.
+    """
     if mode != "background":
-        attended = await services.runs.go_on(accepted, ask, deadline_s, streams=mode == "stream")
+        attended = await services.runs.go_on(queue_again, ask, deadline_s, streams=mode == "stream")
         return await _attended_answer(services, attended, mode, ask)
+    accepted = await queue_again()
     if accepted.created:
         services.runs.wake()
     return _summary_answer({**row, "status": accepted.status}, replayed=not accepted.created)
@@ -81,7 +85,9 @@ async def _attended_answer(services: Services, attended: Attended, mode: RunMode
     live, replayed = attended
     headers = REPLAYED if replayed else {}
     if mode == "stream":
-        return await start_stream(_frames(services, attended), ask.request_id, headers, RUN_FRAMES_AHEAD)
+        # Its 200 says that the run is committed, as every event does: it comes with the first of them.
+        frames = _frames(services, attended)
+        return await start_stream(frames, ask.request_id, headers, RUN_FRAMES_AHEAD, patience_s=None)
     try:
         result = (await live.settled()).data["result"]
     finally:

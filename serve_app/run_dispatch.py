@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -112,11 +112,17 @@ class RunDispatch:
         live = self._open(run_id, ask, 0, deadline_s, run_id, accepted.last_seq, streams)
         return Attended(live, False)
 
-    async def go_on(self, accepted: Accepted, ask: RunAsk, deadline_s: float, streams: bool) -> Attended:
-        """Attend a run that was just put back into the queue (restarted, resumed), from there on."""
+    async def go_on(
+        self, queue_again: Callable[[], Awaitable[Accepted]], ask: RunAsk, deadline_s: float, streams: bool
+    ) -> Attended:
+        """Put a run back into the queue (restart, resume) and attend it from there on.
+
+        Raises CapacityError before anything is written, and what ``queue_again`` raises.
+        """
+        self._check_room()
+        accepted = await queue_again()
         if not accepted.created:
             return await self.attend(accepted.run_id, ask)
-        self._check_room()
         run_id, seq = accepted.run_id, accepted.last_seq
         return Attended(self._open(run_id, ask, seq - 1, deadline_s, run_id, seq, streams), False)
 

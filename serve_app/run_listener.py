@@ -24,6 +24,8 @@ DEADLINE_GRACE_S = 5.0
 """How long after a run's deadline its end may take to be written before clients are told here."""
 SILENCE_S = 1.0
 """A run that no runner has begun by then is accepted here, so that it is safe whatever becomes of us."""
+ACCEPT_TRIES = 5
+"""How often a store that is away is asked to accept a silent runner's run before its client hears of it."""
 _QUEUES = (RunnerLost, CapacityError, Conflict, StoreError)
 """Answers of a runner after which the run goes on, or begins, somewhere else."""
 
@@ -92,17 +94,25 @@ class RunListener:
         if isinstance(asked, str):
             await self._told(topic, news, live.streams, raises=False)
         else:
-            late = asyncio.create_task(self._accept_when_silent(asked, topic))
-            try:
-                await self._told(topic, news, live.streams, raises=True)
-            finally:
-                late.cancel()
-                await asyncio.wait({late})
+            await self._told_or_accepted(live, topic, asked, news)
             if not topic.begun:
                 await self._accept(asked)
             self._metrics.record_run_queued()
         if not live.is_settled:
             self._on_queued()
+
+    async def _told_or_accepted(
+        self, live: LiveRun, topic: RunTopic, new: NewRun, news: AsyncIterator[Sequence[RunEvent]]
+    ) -> None:
+        """Fan out; a run that its runner is silent about is accepted here meanwhile. Raises for either."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                late = group.create_task(self._accept_when_silent(new, topic))
+                await self._told(topic, news, live.streams, raises=True)
+                late.cancel()
+        except ExceptionGroup as failed:
+            # The second, if there is one, came of the same outage.
+            raise failed.exceptions[0] from None
 
     async def _told(
         self, topic: RunTopic, batches: AsyncIterator[Sequence[RunEvent]], feeds: bool, raises: bool
@@ -126,15 +136,19 @@ class RunListener:
             topic.fed = False
 
     async def _accept_when_silent(self, new: NewRun, topic: RunTopic) -> None:
-        await asyncio.sleep(self._silence_s)
-        while not topic.begun:
+        """Raises StoreError when it cannot be: then the runner's call is closed too, which ends it there."""
+        for tries in range(1, ACCEPT_TRIES + 1):
+            await asyncio.sleep(self._silence_s)
+            if topic.begun:
+                return
             try:
                 await self._accept(new)
                 self._on_queued()
                 self._tail.follow(topic, 0)
                 return
             except StoreError:
-                await asyncio.sleep(self._silence_s)
+                if tries == ACCEPT_TRIES:
+                    raise
 
     async def _accept(self, new: NewRun) -> None:
         try:

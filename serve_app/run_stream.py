@@ -48,7 +48,9 @@ class RunStream:
         """The events. Raises StoreError, ReaderTooSlow, and what the reader is made to fail with."""
         with self._tail.topic(self._run_id) as topic:
             try:
-                if topic.seq is None or self._seen < topic.seq:
+                # Left out for a run that begins here alone. A reader who has all that was fanned out reads
+                # it too: only the event itself says whether it was the end.
+                if self._seen or topic.seq != 0:
                     async for page in self._history():
                         yield page
                     topic.readers.add(self._reader)
@@ -58,7 +60,8 @@ class RunStream:
                 topic.readers.add(self._reader)
                 if self._over:
                     return
-                self._tail.follow(topic, self._seen)
+                # From what was read, never from what the reader says: others share the topic.
+                self._tail.follow(topic, self._newest.seq if self._newest else 0)
                 async for batch in self._reader.batches():
                     if self._lacks(batch):
                         async for page in self._history():

@@ -106,13 +106,15 @@ async def start_stream(
     request_id: str,
     headers: Mapping[str, str] | None = None,
     ahead: int = AHEAD_FRAMES,
+    patience_s: float | None = PATIENCE_S,
 ) -> EventStream:
     """The response for the frames of ``source``; raises the error that comes before the first frame.
 
-    ``ahead`` frames are read before they can be sent.
+    ``ahead`` frames are read before they can be sent. After ``patience_s`` a silent stream is begun without
+    its first frame; None: never, where the status line promises what the first frame tells.
     """
     frames = PumpedFrames(source, ahead)
-    await frames.begin(PATIENCE_S)
+    await frames.begin(patience_s)
     return EventStream(frames, request_id, headers=headers)
 
 

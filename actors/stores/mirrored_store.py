@@ -175,9 +175,11 @@ class MirroredStore:
 
     # -- answered by the database
 
-    async def give_feedback(self, run_id: str, tenant: str, user: str, feedback: Feedback) -> None:
+    async def give_feedback(
+        self, run_id: str, tenant: str, user: str, feedback: Feedback, key: IdempotencyKey | None = None
+    ) -> None:
         """See RunStore."""
-        await self._database.give_feedback(run_id, tenant, user, feedback)
+        await self._database.give_feedback(run_id, tenant, user, feedback, key)
 
     async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None:
         """See RunStore."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.stores.database import Transaction
+from actors.stores.idempotency import take_key
 from actors.stores.json_text import load_json
 from actors.stores.parameter_lists import next_power_of_two
-from actors.stores.records import QueueState, RunFilter
+from actors.stores.records import IdempotencyKey, QueueState, RunFilter
 from registries.contracts.errors import NotFound
 from registries.contracts.generation import Message
 from registries.contracts.runs import Feedback, RunEvent
@@ -140,8 +141,17 @@ def history(tx: Transaction, conversation_id: str, tenant: str, limit: int) -> l
     return turns[-limit:]
 
 
-def add_feedback(tx: Transaction, run_id: str, tenant: str, user: str, feedback: Feedback) -> None:
-    """Keep a user's rating of a run, in the place of an earlier one; NotFound."""
+def add_feedback(
+    tx: Transaction,
+    run_id: str,
+    tenant: str,
+    user: str,
+    feedback: Feedback,
+    key: IdempotencyKey | None = None,
+) -> None:
+    """See RunStore.give_feedback."""
+    if take_key(tx, tenant, key, run_id) is not None:
+        return
     sql = "SELECT 1 FROM runs WHERE run_id = ? AND tenant = ?"
     if tx.execute(sql, (run_id, tenant)).fetchone() is None:
         raise NotFound(f"unknown run {run_id!r}", param="run_id")

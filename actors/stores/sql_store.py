@@ -112,9 +112,11 @@ class SqlStore:
             lambda tx: run_transitions.restart(tx, run_id, tenant, deadline_s, key), run_id
         )
 
-    async def give_feedback(self, run_id: str, tenant: str, user: str, feedback: Feedback) -> None:
+    async def give_feedback(
+        self, run_id: str, tenant: str, user: str, feedback: Feedback, key: IdempotencyKey | None = None
+    ) -> None:
         await self._database.write(
-            lambda tx: run_queries.add_feedback(tx, run_id, tenant, user, feedback), run_id
+            lambda tx: run_queries.add_feedback(tx, run_id, tenant, user, feedback, key), run_id
         )
 
     # -- what is read

@@ -128,8 +128,13 @@ class RunStore(Protocol):
         """
         ...
 
-    async def give_feedback(self, run_id: str, tenant: str, user: str, feedback: Feedback) -> None:
-        """Keep a user's rating; a later one by the same user replaces it. NotFound."""
+    async def give_feedback(
+        self, run_id: str, tenant: str, user: str, feedback: Feedback, key: IdempotencyKey | None = None
+    ) -> None:
+        """Keep a user's rating; a later one by the same user replaces it. NotFound.
+
+        A rating whose key has been seen is kept already, or was replaced since: nothing is written.
+        """
         ...
 
     async def get(self, run_id: str, tenant: str) -> dict[str, Any] | None:

@@ -38,16 +38,15 @@ def run_action_routes(services: Services) -> APIRouter:
         "/api/runs/{run_id}/feedback",
         summary="Rate a run",
         response_model=FeedbackAnswer,
-        responses=error_answers(400, 401, 404, 413, 503, 507),
+        responses=error_answers(400, 401, 404, 413, 422, 503, 507),
         openapi_extra=key_and(body_of(FeedbackRequest)),
     )
     async def feedback(run_id: str, request: Request) -> FeedbackAnswer:
         body = await read_body(request, FeedbackRequest, max_bytes)
-        # Checked alone: a rating replaces the user's last one, so that a repetition changes nothing.
-        idempotency_key(request, body)
         caller = caller_of()
         given = Feedback(rating=body.rating, comment=body.comment)
-        await store.give_feedback(run_id, caller.tenant, caller.user, given)
+        key = idempotency_key(request, body)
+        await store.give_feedback(run_id, caller.tenant, caller.user, given, key)
         return FeedbackAnswer(run_id=run_id, rating=body.rating, comment=body.comment)
 
     return router

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from actors.stores.records import IdempotencyKey
+from actors.stores.records import Accepted, IdempotencyKey
 from registries.contracts.runs import RunRequest, RunResult
 from serve_app.body import read_body
 from serve_app.caller import caller_of
@@ -45,8 +45,11 @@ def run_again_routes(services: Services) -> APIRouter:
         row = await stored_run(store, run_id, caller_of().tenant)
         ask = _ask_of(row, request, idempotency_key(request, body))
         deadline_s = _deadline_s(services, body.deadline_s, ask)
-        accepted = await store.restart(run_id, ask.caller.tenant, deadline_s, ask.key)
-        return await queued_again_answer(services, accepted, row, ask, deadline_s, body.mode)
+
+        async def queue_again() -> Accepted:
+            return await store.restart(run_id, ask.caller.tenant, deadline_s, ask.key)
+
+        return await queued_again_answer(services, queue_again, row, ask, deadline_s, body.mode)
 
     @router.post(
         "/api/runs/{run_id}/resume",
@@ -61,8 +64,11 @@ def run_again_routes(services: Services) -> APIRouter:
         row = await stored_run(store, run_id, caller_of().tenant)
         ask = _ask_of(row, request, idempotency_key(request, body))
         deadline_s = _deadline_s(services, body.deadline_s, ask)
-        accepted = await store.resume(run_id, ask.caller.tenant, body.decision(), deadline_s, ask.key)
-        return await queued_again_answer(services, accepted, row, ask, deadline_s, body.mode)
+
+        async def queue_again() -> Accepted:
+            return await store.resume(run_id, ask.caller.tenant, body.decision(), deadline_s, ask.key)
+
+        return await queued_again_answer(services, queue_again, row, ask, deadline_s, body.mode)
 
     return router
 

@@ -15,6 +15,9 @@ from serve_app.run_stream import RunStream
 from serve_app.services import Services
 from serve_app.streaming import RUN_FRAMES_AHEAD, run_frames, start_stream
 
+MAX_SEQ_DIGITS = 18
+"""More than any run's events have, and still a number to every database."""
+
 _PARAMETERS = {
     "after": "events after this seq; the header Last-Event-ID says the same and wins",
     "until": "waiting: end when the run waits for a human, too",
@@ -56,6 +59,10 @@ def _after(request: Request, last_seq: int) -> int:
     text = header if header is not None else one_value(request.query_params, "after")
     if text is None or text == "":
         return 0
-    if not text.isascii() or not text.isdigit() or int(text[:10]) > last_seq:
-        raise ValidationError(f"{name}: {text!r} is no event of this run; the last is {last_seq}", param=name)
+    is_number = len(text) <= MAX_SEQ_DIGITS and text.isascii() and text.isdigit()
+    if not is_number or int(text) > last_seq:
+        shown = text if len(text) <= MAX_SEQ_DIGITS else f"{text[:MAX_SEQ_DIGITS]}…"
+        raise ValidationError(
+            f"{name}: {shown!r} is no event of this run; the last is {last_seq}", param=name
+        )
     return int(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.stores.records import Accepted, RunFilter, RunWrite
+from actors.stores.records import Accepted, IdempotencyKey, RunFilter, RunWrite
 from actors.stores.store import Store
 from registries.contracts.errors import Conflict, KeyReused, LeaseLost, NotFound, ValidationError
 from registries.contracts.runs import Decision, Feedback
@@ -251,6 +251,23 @@ async def test_cancel_needs_a_run_of_this_tenant(store: Store) -> None:
     for tenant, run_id in (("b", "r1"), ("a", "nothing")):
         with pytest.raises(NotFound):
             await store.cancel(run_id, tenant)
+
+
+async def test_a_late_repetition_of_a_rating_does_not_replace_a_newer_one(store: Store) -> None:
+    await store.accept(new_run("r1"))
+    old, new = (IdempotencyKey("k1", "old"), 0.2), (IdempotencyKey("k2", "new"), 1.0)
+    for once, rating in (old, new, old):
+        await store.give_feedback("r1", "default", "u", Feedback(rating=rating), once)
+    (given,) = (await run_of(store))["feedback"]
+    assert given["rating"] == 1
+    with pytest.raises(KeyReused):
+        await store.give_feedback("r1", "default", "u", Feedback(rating=0.5), IdempotencyKey("k1", "another"))
+    with pytest.raises(NotFound):
+        await store.give_feedback("r9", "default", "u", Feedback(rating=0.5), IdempotencyKey("k3", "x"))
+    # Refused, so that its key is free.
+    await store.give_feedback("r1", "default", "u", Feedback(rating=0.5), IdempotencyKey("k3", "x"))
+    (given,) = (await run_of(store))["feedback"]
+    assert given["rating"] == 0.5
 
 
 async def test_feedback_of_a_user_is_kept_once(store: Store) -> None:

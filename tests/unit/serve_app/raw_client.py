@@ -59,12 +59,14 @@ class RawCall:
 
 
 @contextlib.asynccontextmanager
-async def sse(app: Any, path: str, query: str = "", **headers: str) -> AsyncIterator[RawCall]:
-    """GET a stream of events; the client leaves with the block."""
+async def sse(
+    app: Any, path: str, query: str = "", body: Any = None, **headers: str
+) -> AsyncIterator[RawCall]:
+    """GET a stream of events, or POST for one with a body; the client leaves with the block."""
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {
         "type": "http",
-        "method": "GET",
+        "method": "GET" if body is None else "POST",
         "path": path,
         "headers": [*WITH_KEY, *given],
         "query_string": query.encode(),
@@ -72,6 +74,8 @@ async def sse(app: Any, path: str, query: str = "", **headers: str) -> AsyncIter
         "scheme": "http",
     }
     async with _call(app, scope) as call:
+        if body is not None:
+            call.inbox.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
         yield call
 
 

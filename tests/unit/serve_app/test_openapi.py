@@ -20,7 +20,7 @@ RUN_ROUTES: dict[tuple[str, str], set[int]] = {
     ("post", "/api/runs/{run_id}/restart"): {200, 202, 400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507},
     ("post", "/api/runs/{run_id}/resume"): {200, 202, 400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507},
     ("post", "/api/runs/{run_id}/fork"): {200, 202, 400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507},
-    ("post", "/api/runs/{run_id}/feedback"): {200, 400, 401, 404, 413, 503, 507},
+    ("post", "/api/runs/{run_id}/feedback"): {200, 400, 401, 404, 413, 422, 503, 507},
     ("get", "/api/runs/{run_id}/events"): {200, 400, 401, 404, 429, 503},
 }
 

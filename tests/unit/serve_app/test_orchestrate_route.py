@@ -15,7 +15,9 @@ from registries.contracts.errors import (
 )
 from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.run_ports import RunnerLost
+from serve_app.streaming import PATIENCE_S
 from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
+from tests.unit.serve_app.raw_client import sse
 from tests.unit.serve_app.scripted_runner import failed_story, run_result, waiting_story
 
 ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
@@ -273,6 +275,46 @@ async def test_a_runner_that_keeps_silent_is_not_waited_for_with_accepting() -> 
         await until(lambda: door.runner.woken == 1)
         await door.runner.work_queue()
         assert (await call).json()["answer"] == "85"
+
+
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+async def test_a_silent_runner_and_a_store_that_is_away_acknowledge_nothing(mode: str) -> None:
+    async with front_door(silence_s=0.02) as door:
+        stuck = asyncio.Event()
+        closed = []
+
+        async def silent(order: RunOrder | str) -> Any:
+            try:
+                await stuck.wait()
+                yield []
+            finally:
+                closed.append(order)
+
+        door.runner.run = silent  # type: ignore[method-assign]
+        door.faults.down = STATED["down"]
+        async with asyncio.timeout(5):
+            answer = await door.client.post("/api/orchestrate", json={**ASK, "mode": mode})
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "store_unavailable"
+        # Nor does the runner begin it later.
+        await until(lambda: len(closed) == 1 and door.dispatch.live == 0)
+        assert await door.rows() == []
+
+
+async def test_a_stream_is_not_begun_before_its_run_is_committed() -> None:
+    async with front_door(silence_s=PATIENCE_S) as door:
+        stuck = asyncio.Event()
+
+        async def silent(order: RunOrder | str) -> Any:
+            await stuck.wait()
+            yield []
+
+        door.runner.run = silent  # type: ignore[method-assign]
+        door.faults.down = STATED["down"]
+        async with sse(door.app, "/api/orchestrate", body={**ASK, "stream": True}) as reader:
+            # As long as direct mode waits before it begins a silent stream: long enough for that to show.
+            await until(lambda: "accept" in door.faults.asked, within_s=2 * PATIENCE_S)
+            await asyncio.sleep(0.1)
+            assert reader.status == 0 and await door.rows() == []
 
 
 async def test_a_run_that_another_runner_has_is_followed_in_the_store() -> None:

@@ -121,6 +121,28 @@ async def test_a_restart_that_no_runner_takes_at_once_is_followed() -> None:
         assert (await call).json()["answer"] == "at last"
 
 
+@pytest.mark.parametrize("mode", ["wait", "stream"])
+@pytest.mark.parametrize(
+    ("action", "story", "stays"), [("restart", failed_story, "failed"), ("resume", waiting_story, "waiting")]
+)
+async def test_what_is_refused_for_want_of_room_is_not_done(
+    mode: str, action: str, story: Any, stays: str
+) -> None:
+    async with front_door(runner_max_ongoing=1, runner_max_replicas=1, runner_max_queued=0) as door:
+        await ended(door, story)
+        await until(lambda: door.dispatch.live == 0)
+        door.runner.gate = asyncio.Event()
+        other = asyncio.create_task(door.client.post("/api/orchestrate", json=ASK))
+        await until(lambda: "run-2" in door.runner.held)
+        body = {"mode": mode, **({"action": "approve"} if action == "resume" else {})}
+        refused = await post(door, action, body)
+        assert refused.status_code == 429 and (await door.row())["status"] == stays
+        door.runner.gate.set()
+        await other
+        await until(lambda: door.dispatch.live == 0)
+        assert (await post(door, action, body)).status_code == 200
+
+
 @pytest.mark.parametrize("story", [waiting_story, None])
 async def test_only_a_failed_run_can_be_restarted(story: Any) -> None:
     async with front_door() as door:
@@ -194,6 +216,20 @@ async def test_a_rating_is_kept_and_replaced() -> None:
         given = (await door.row())["feedback"]
     assert (first.status_code, first.json()) == (200, {"run_id": "run-1", "rating": 0.25, "comment": "meh"})
     assert [(one["user"], one["rating"], one["comment"]) for one in given] == [("admin", 1.0, None)]
+
+
+async def test_a_rating_is_given_once_a_key() -> None:
+    async with front_door() as door:
+        await ended(door, door.runner.story)
+        path, keyed = "/api/runs/run-1/feedback", {"Idempotency-Key": "mine-1"}
+        first = await door.client.post(path, json={"rating": 0.25}, headers=keyed)
+        await post(door, "feedback", {"rating": 1})
+        late = await door.client.post(path, json={"rating": 0.25}, headers=keyed)
+        another = await door.client.post(path, json={"rating": 0}, headers=keyed)
+        (given,) = (await door.row())["feedback"]
+    assert late.status_code == 200 and late.json() == first.json()
+    assert (another.status_code, another.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert given["rating"] == 1
 
 
 @pytest.mark.parametrize(

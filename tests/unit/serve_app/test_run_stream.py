@@ -99,6 +99,42 @@ async def test_a_reader_of_the_end_learns_that_it_was_the_end() -> None:
         await tail.aclose()
 
 
+@pytest.mark.parametrize("told", ["the end", "less than the end"])
+async def test_a_reader_of_the_end_learns_it_beside_one_who_still_holds_the_topic(told: str) -> None:
+    async with sqlite_store() as store:
+        run, tail = await WrittenRun.begin(store), EventTail(store)
+        with tail.topic("r") as topic:
+            topic.begin(run.seq)
+            end = await run.end()
+            if told == "the end":
+                topic.publish(end)
+            seen: list[RunEvent] = []
+            async with asyncio.timeout(5):
+                await read(RunStream(store, tail, "r", "default", run.seq), seen)
+        assert seen == []
+        await tail.aclose()
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+async def test_a_reader_who_claims_too_much_withholds_nothing_from_others(is_followed: bool) -> None:
+    async with sqlite_store() as store:
+        run, tail = await WrittenRun.begin(store), EventTail(store)
+        seen: list[RunEvent] = []
+        ahead = asyncio.create_task(read(RunStream(store, tail, "r", "default", 99), []))
+        if is_followed:
+            await until(lambda: len(tail) == 1 and bool(tail._topics["r"].readers))
+        reading = asyncio.create_task(read(RunStream(store, tail, "r", "default"), seen))
+        await until(lambda: durable(seen) == [1])
+        await run.write(2)
+        await run.end()
+        async with asyncio.timeout(5):
+            await reading
+        ahead.cancel()
+        await asyncio.wait({ahead})
+        await tail.aclose()
+    assert durable(seen) == [1, 2, 3, 4]
+
+
 async def test_an_end_in_the_past_of_a_restarted_run_ends_nothing() -> None:
     async with sqlite_store() as store:
         run, tail = await WrittenRun.begin(store), EventTail(store)
