@@ -81,8 +81,12 @@ class EventTail:
             if not followed:
                 await self._needed.wait()
                 continue
-            if self._take(await self._ask(followed)):
-                self._news_at = loop.time()
+            try:
+                if self._take(await self._ask(followed)):
+                    self._news_at = loop.time()
+            except Exception:  # noqa: BLE001 - everybody who follows a run here waits for this task
+                structlog.get_logger("serve_app.runs").exception("events_not_shown")
+                await asyncio.sleep(STORE_AWAY_S)
             await asyncio.sleep(self._pause_s(loop.time()))
 
     def _pause_s(self, now: float) -> float:

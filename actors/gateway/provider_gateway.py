@@ -25,6 +25,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult, Timings
+from registries.contracts.well_formed import WellFormedStream, well_formed
 from registries.specs import ModelSpec, StrategySpec
 
 
@@ -111,10 +112,13 @@ class ProviderGateway:
         self, session: CallSession, tried: Try, call: EngineCall
     ) -> AsyncGenerator[GenerationChunk | GenerationResult, None]:
         first_token_s: float | None = None
+        words = WellFormedStream()
         source = self._providers.completer(tried.spec).stream(call)
         async with aclosing(timed_stream(source, tried.timeout_s, self._clock)) as items:
             async for item in items:
                 if isinstance(item, EngineResult):
+                    if rest := words.rest():
+                        yield GenerationChunk(text=rest, tokens=0)
                     yield self._settle(session, tried, item, first_token_s)
                     return
                 if first_token_s is None:
@@ -122,7 +126,8 @@ class ProviderGateway:
                 tried.begun = True
                 tried.tokens += item.tokens
                 tried.usage = self._settlement.cut_off(tried.spec, call, tried.tokens)
-                yield item
+                text = words.take(item.text)
+                yield item if text is item.text else GenerationChunk(text=text, tokens=item.tokens)
         raise ProviderError(
             f"the stream of model {tried.spec.key!r} ended without its result",
             Fault.STREAM_CUT,
@@ -187,7 +192,8 @@ class ProviderGateway:
         session.succeeded(tried, usage)
         now = self._clock()
         return GenerationResult(
-            text=answer.text,
+            # Here, where every engine's words come in: whoever has them later can write them anywhere.
+            text=well_formed(answer.text),
             tokens_generated=answer.completion_tokens,
             timings=Timings(
                 load_time=answer.load_time_s,

@@ -35,6 +35,8 @@ class Housekeeping:
                 await self._back_up()
             except ParleyError as error:
                 log.warning("housekeeping_failed", error=error.message)
+            except Exception:
+                log.exception("housekeeping_fault")
 
     async def prune(self) -> None:
         """One retention pass, when it is this process's turn."""

@@ -55,7 +55,7 @@ class RunQueue:
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; a fault of ours is logged, and it looks again."""
         log = structlog.get_logger("actors.running")
         away = False
         looked_at = 0.0
@@ -75,6 +75,9 @@ class RunQueue:
                     log.warning("queue_not_read", error=error.message)
                 away = True
                 await asyncio.sleep(RECOVERY_S)
+            except Exception:
+                log.exception("queue_fault")
+                await asyncio.sleep(self._lease.scan_s)
 
     async def fetch(self) -> int:
         """Claim what there is room for; how many runs were begun."""

@@ -54,10 +54,16 @@ class ScheduledBackup:
 
 
 def remove_old_backups(folder: Path, keep: int) -> list[Path]:
-    """Remove all but the newest ``keep`` backups of the schedule; files by other names stay. Returns them."""
+    """Remove all but the newest ``keep`` backups of the schedule; files by other names stay. Returns them.
+
+    Raises StoreError.
+    """
     found = sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
-    for path in found[keep:]:
-        path.unlink(missing_ok=True)
+    try:
+        for path in found[keep:]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"old backups in {folder} cannot be removed: {error.strerror}") from error
     return found[keep:]
 
 

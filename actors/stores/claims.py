@@ -141,9 +141,11 @@ def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | 
         return None
     try:
         claimed = _claimed(run, died)
-    except pydantic.ValidationError as error:
-        # Accepted by another version of this program. It must not stand in everybody's way for ever.
-        message = f"this version cannot read the run's request: {error.error_count()} faults"
+    except ValueError as error:
+        # Accepted by another version of this program, or damaged. It must not stand in everybody's way for
+        # ever. pydantic's errors and those of JSON both are ValueErrors.
+        faults = f"{error.error_count()} faults" if isinstance(error, pydantic.ValidationError) else "no JSON"
+        message = f"this version cannot read the run's request: {faults}"
         fact = ErrorFact(code=ValidationError.code, message=message, param="request")
         end_run(tx, run.run_id, "failed", fact)
         return None

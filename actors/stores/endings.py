@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from actors.stores.database import Transaction
 from actors.stores.event_rows import add_event
 from actors.stores.json_text import load_json
@@ -93,7 +95,12 @@ def read_progress(tx: Transaction, run_id: str, last_seq: int) -> Progress:
         open_nodes.pop(node, None)
         if type == "node.started":
             open_nodes[node] = None
-    nodes = told_nodes(load_json(data) for type, _, data in rows if type in NODE_ENDS)
+    try:
+        nodes = told_nodes(load_json(data) for type, _, data in rows if type in NODE_ENDS)
+    except ValueError:
+        # Told by another version of this program, or damaged: the run must be able to end all the same.
+        structlog.get_logger("actors.stores").warning("told_nodes_not_read", run_id=run_id)
+        nodes = ()
     return Progress(nodes, next(reversed(open_nodes), None))
 
 
@@ -120,5 +127,6 @@ def usage_rows(result: RunResult) -> list[tuple[Any, ...]]:
 
 def insert_usage(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:
     """Write them; those of the same visit are replaced."""
-    if rows:
-        tx.executemany(_KEEP_USAGE, rows)
+    newest = {row[:3]: row for row in rows}
+    if newest:
+        tx.executemany(_KEEP_USAGE, list(newest.values()))

@@ -27,6 +27,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from registries.contracts.well_formed import well_formed
+
 
 class Fault(StrEnum):
     """The class of a provider's fault; decides on retries, breaker and HTTP status."""
@@ -60,6 +62,8 @@ class ParleyError(Exception):
         retry_after_s: float | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> None:
+        # It may repeat a provider's words, and goes into documents that must be UTF-8.
+        message = well_formed(message)
         super().__init__(message, param, retry_after_s, dict(context or {}))
         self.message = message
         self.param = param

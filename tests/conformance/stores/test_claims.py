@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.stores.open_database import open_database
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, RunWrite
 from actors.stores.store import Store
@@ -256,3 +257,31 @@ async def test_a_claim_takes_no_more_than_it_asks_for(store: Store, limit: int) 
         await store.accept(new_run(f"r{number}"))
     assert len(await claim_next(store, limit=limit)) == limit
     assert (await store.queue()).queued == 8 - limit
+
+
+async def test_a_run_that_cannot_be_read_ends_and_stands_in_nobodys_way(
+    store: Store, config: RuntimeConfig
+) -> None:
+    """Damaged, or of another version; the one whose events cannot be read either, too."""
+    await store.accept(new_run("r0", "damaged"))
+    await store.accept(new_run("r1", "v1"))
+    database = await open_database(config)
+    try:
+        await database.write(
+            lambda tx: tx.execute("UPDATE flow_versions SET spec = '{' WHERE version = 'damaged'"), "r0"
+        )
+        await database.write(
+            lambda tx: tx.execute(
+                "INSERT INTO events (run_id, seq, time, type, node, attempt, data)"
+                " VALUES ('r0', 2, 0, 'node.completed', 'n', 1, '[')"
+            ),
+            "r0",
+        )
+        await database.write(lambda tx: tx.execute("UPDATE runs SET last_seq = 2 WHERE run_id = 'r0'"), "r0")
+    finally:
+        await database.close()
+    (claimed,) = await store.claim_next("one", LONG_S, 3, 10)
+    assert claimed.order.run_id == "r1"
+    damaged = await store.get("r0", "default")
+    assert damaged is not None and damaged["status"] == "failed"
+    assert "cannot read the run's request" in damaged["result"]["error"]["message"]

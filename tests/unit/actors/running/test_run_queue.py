@@ -109,3 +109,18 @@ async def test_wake_does_not_wait_for_the_next_scan() -> None:
     await until(lambda: runner.begun == ["r7"], 5)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_fault_of_ours_is_not_the_end_of_looking() -> None:
+    class Faulty(Waiting):
+        async def claim_next(self, owner: str, ttl_s: float, max_deaths: int, limit: int) -> list[ClaimedRun]:
+            if not self.asked:
+                self.asked.append(limit)
+                raise KeyError("a fault")
+            return await super().claim_next(owner, ttl_s, max_deaths, limit)
+
+    store, runner = Faulty(1), Runner(slots=10)
+    working = asyncio.create_task(queue_over(store, runner, scan_s=0.02).run())
+    await until(lambda: runner.begun == ["r0"], 10)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)

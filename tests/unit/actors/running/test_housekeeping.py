@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import asyncio
+
+from actors.running.housekeeping import Housekeeping
+from registries.contracts.config import RetentionConfig, RuntimeConfig
+from registries.contracts.errors import StoreError
+from tests.polling import until
+
+
+class NobodysTurn:
+    async def turn(self, job: str, every_s: float) -> bool:
+        return False
+
+
+async def test_no_fault_is_the_end_of_it() -> None:
+    faults = [StoreError("away"), OSError("the folder is gone")]
+    made: list[str] = []
+
+    async def back_up() -> None:
+        if faults:
+            raise faults.pop()
+        made.append("backup")
+
+    config = RuntimeConfig(home="/nowhere", retention=RetentionConfig(every_s=0.01))
+    work = asyncio.create_task(Housekeeping(NobodysTurn(), config, back_up).run())  # type: ignore[arg-type]
+    await until(lambda: bool(made), 10)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert not faults
