@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from registries.contracts.config import RuntimeConfig
@@ -40,8 +41,28 @@ def artifact_path(root: Path, flow: str, execution_id: str) -> Path:
     return root / f"{flow_name}_flows" / f"{execution_id}.json"
 
 
-def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
-    """Write request and result as JSON by an atomic rename; the file's path.
+@dataclass(frozen=True, slots=True)
+class PreparedArtifact:
+    """A result that lies beside its place, and is to be seen there once the run's end is committed.
+
+    Before that a runner that has lost the run may hold it too: its end must not replace the other's.
+    """
+
+    path: Path
+    temporary: str
+
+    def publish(self) -> None:
+        """Put it in its place: a rename, so that it is there whole or not at all. Raises OSError."""
+        os.replace(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Remove it; nothing is raised, for something else has gone wrong already."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)
+
+
+def prepare_artifact(root: Path, result: RunResult, request: RunRequest) -> PreparedArtifact:
+    """Write request and result as JSON beside their place.
 
     Blocking: call it in a thread. Raises StoreError when the folder cannot be written.
     """
@@ -50,7 +71,7 @@ def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
         **{**result.__dict__, "artifact": str(path)}, execution_id=result.run_id, request=request
     ).model_dump_json(indent=2)
     # Strings and plain calls: pathlib's objects and its resolving took most of the time of a small file.
-    target, folder = str(path), str(path.parent)
+    folder = str(path.parent)
     if os.path.islink(folder):
         raise ValidationError(f"{folder} is a link, which may lead outside {root}", param="outputs_dir")
     temporary = f"{folder}/.{path.name}.{secrets.token_hex(4)}"
@@ -62,9 +83,8 @@ def write_artifact(root: Path, result: RunResult, request: RunRequest) -> Path:
             descriptor = os.open(temporary, _NEW_FILE, 0o600)
         with open(descriptor, "wb", buffering=0) as file:
             file.write(body.encode())
-        os.replace(temporary, target)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise StoreError(f"the result cannot be written to {path}: {error}", param="outputs_dir") from error
-    return path
+    return PreparedArtifact(path, temporary)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import structlog
 
-from actors.outputs import write_artifact
+from actors.outputs import PreparedArtifact, prepare_artifact
 from actors.running.checkpoint_saver import CheckpointSaver
 from actors.running.observed_events import ObservedEvents
 from actors.running.ports import GpuResources, StoredHistory, SystemClock
@@ -275,21 +275,34 @@ class RunExecution:
             self._parts.metrics.record_run_left(self._flow.name)
             log.info("run_waits", node=result.waiting.node)
             return result
-        result = await self._with_artifact(result)
-        await self.log.finish(pump, result)
+        result, artifact = await self._with_artifact(result)
+        try:
+            await self.log.finish(pump, result, lambda: self._publish(artifact))
+        except BaseException:
+            if artifact is not None:
+                artifact.discard()
+            raise
         self._parts.metrics.record_run_ended(result, queued_s + time.monotonic() - self._began)
         log.info("run_ended", **_facts(result))
         return result
 
-    async def _with_artifact(self, result: RunResult) -> RunResult:
+    async def _with_artifact(self, result: RunResult) -> tuple[RunResult, PreparedArtifact | None]:
         try:
-            path = await asyncio.to_thread(
-                write_artifact, self._parts.outputs_root, result, self.order.request
+            artifact = await asyncio.to_thread(
+                prepare_artifact, self._parts.outputs_root, result, self.order.request
             )
         except StoreError as error:
             structlog.get_logger("actors.flow_runner").error("artifact_not_written", error=error.message)
-            return result.model_copy(update={"notices": (*result.notices, error.message)})
-        return result.model_copy(update={"artifact": str(path)})
+            return result.model_copy(update={"notices": (*result.notices, error.message)}), None
+        return result.model_copy(update={"artifact": str(artifact.path)}), artifact
+
+    def _publish(self, artifact: PreparedArtifact | None) -> None:
+        try:
+            if artifact is not None:
+                artifact.publish()
+        except OSError as error:
+            # The end is committed; the file is a copy for people.
+            structlog.get_logger("actors.flow_runner").error("artifact_not_written", error=str(error))
 
 
 def _facts(result: RunResult) -> dict[str, Any]:

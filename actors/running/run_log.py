@@ -163,13 +163,18 @@ class RunLog:
             _fail(self._pending.drop_waiters(), error)
             raise
 
-    async def finish(self, pump: asyncio.Task[None], result: RunResult) -> None:
-        """Commit the end, the result and all that is pending together; then show it."""
+    async def finish(
+        self, pump: asyncio.Task[None], result: RunResult, on_committed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Commit the end, the result and all that is pending; then ``on_committed``; then show it."""
         await self._close(pump)
         self.add(END_EVENTS[result.status], None, {"result": result.model_dump(mode="json")})
-        await self._commit(
-            self._take(everything=True), lambda w: self._store.finish(self._lease, result, w), "finish"
-        )
+
+        async def commit(write: RunWrite) -> None:
+            await self._store.finish(self._lease, result, write)
+            on_committed()
+
+        await self._commit(self._take(everything=True), commit, "finish")
 
     async def wait(self, pump: asyncio.Task[None], result: RunResult, waiting: Waiting) -> None:
         """Commit that the run waits for a human; the lease is given back with it."""

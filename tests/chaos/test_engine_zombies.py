@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.outputs import outputs_root
 from actors.stores.open_store import open_store
 from registries.contracts.config import RuntimeConfig
 from tests.chaos.engine.checker import TENANT, calls_in, problems_of
@@ -40,6 +41,11 @@ def freeze_between_commits(pid: int, config: RuntimeConfig) -> None:
             file = held.enter_context(open(lock_file(config, name), "r+"))
             fcntl.flock(file, fcntl.LOCK_EX)
         freeze(pid)
+
+
+def outputs_of(config: RuntimeConfig) -> dict[str, str]:
+    """The results' files by run."""
+    return {path.stem: path.read_text() for path in outputs_root(config).glob("*_flows/*.json")}
 
 
 def lock_file(config: RuntimeConfig, name: str) -> Path:
@@ -74,6 +80,7 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
             await all_ended(store, run_ids, 60)
             before = [await store.events(run_id, TENANT) for run_id in run_ids]
             written = len(calls_in(stage.journal))
+            files = outputs_of(config)
         finally:
             os.kill(zombie.pid, signal.SIGCONT)
         # Long enough for calls that were in flight to end and for a next node, had it been allowed, to begin.
@@ -81,6 +88,7 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
         begun = [c for c in calls_in(stage.journal)[written:] if c["what"] == "begin"]
         assert begun == [], "the zombie began a call after it came back"
         assert [await store.events(run_id, TENANT) for run_id in run_ids] == before
+        assert files.keys() == set(run_ids) and outputs_of(config) == files
         assert (stage.kills, stage.started) == (0, 2)
         # It lives, and is of use again.
         for engine in stage.engines:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.outputs import artifact_path, outputs_root, write_artifact
+from actors.outputs import artifact_path, outputs_root, prepare_artifact
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError, ValidationError
 from registries.contracts.runs import RunRequest, RunResult
@@ -17,13 +17,24 @@ REQUEST = RunRequest(prompt="What?", flow_type="challenge")
 
 
 def test_the_file_has_request_and_result_and_is_for_the_owner_alone(tmp_path: Path) -> None:
-    path = write_artifact(tmp_path, RESULT, REQUEST)
+    prepared = prepare_artifact(tmp_path, RESULT, REQUEST)
+    path = prepared.path
+    assert not path.exists(), "before the run's end is committed"
+    prepared.publish()
     assert path == tmp_path / "challenge_flows" / "r1.json"
     body = json.loads(path.read_text(encoding="utf-8"))
     assert body["execution_id"] == "r1" and body["answer"] == "85 ä" and body["artifact"] == str(path)
     assert body["request"]["prompt"] == "What?"
     assert path.stat().st_mode & 0o077 == 0
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_one_that_lost_its_run_leaves_the_other_ones_file_alone(tmp_path: Path) -> None:
+    prepare_artifact(tmp_path, RESULT, REQUEST).publish()
+    late = prepare_artifact(tmp_path, RESULT.model_copy(update={"status": "failed"}), REQUEST)
+    late.discard()
+    late.discard()
+    assert [json.loads(f.read_text())["status"] for f in late.path.parent.iterdir()] == ["completed"]
 
 
 @pytest.mark.parametrize(
@@ -53,13 +64,13 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     outside.mkdir()
     (root / "challenge_flows").symlink_to(outside)
     with pytest.raises(ValidationError, match="outside"):
-        write_artifact(root, RESULT, REQUEST)
+        prepare_artifact(root, RESULT, REQUEST)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "challenge_flows").write_text("a file in the way")
     with pytest.raises(StoreError, match="challenge_flows"):
-        write_artifact(tmp_path, RESULT, REQUEST)
+        prepare_artifact(tmp_path, RESULT, REQUEST)
 
 
 def test_a_relative_folder_is_in_the_home(tmp_path: Path) -> None:

@@ -217,12 +217,18 @@ async def test_an_end_that_cannot_be_written_is_told(store: WatchedStore, tmp_pa
     store.gate.clear()
     run = await execution(store, tmp_path)
     ended = asyncio.create_task(finished(run))
-    await until((tmp_path / "challenge_flows" / f"{RUN}.json").exists, 5)
+    await until(lambda: prepared(tmp_path), 5)
     store.refusal = Conflict("a duplicate row")
     store.gate.set()
     events, error = await ended
     assert isinstance(error, Conflict)
     assert events[-1].type not in TERMINAL_EVENTS
+    assert list((tmp_path / "challenge_flows").iterdir()) == [], "an end that nobody committed"
+
+
+def prepared(folder: Path) -> bool:
+    """Whether the result's file lies beside its place: the end is about to be committed."""
+    return bool(list(folder.glob(f"challenge_flows/.{RUN}.json.*")))
 
 
 async def test_a_run_that_another_runner_took_over_stops_and_writes_nothing(
@@ -299,10 +305,10 @@ async def test_a_cancellation_that_comes_while_the_end_is_written_is_too_late(
     store.gate.clear()
     run = await execution(store, tmp_path)
     ended = asyncio.create_task(finished(run))
-    artifact = tmp_path / "challenge_flows" / f"{RUN}.json"
-    await until(artifact.exists, 5)
+    await until(lambda: prepared(tmp_path), 5)
     run.cancel(CancelledRun("too late"))
     await asyncio.sleep(0.01)
     store.gate.set()
     events, error = await ended
     assert error is None and result_of(events).status == "completed"
+    assert [file.name for file in (tmp_path / "challenge_flows").iterdir()] == [f"{RUN}.json"]
