@@ -33,11 +33,20 @@ async def test_killed_at_every_boundary_every_run_ends_once_and_right(
     reference = await reference_result(tmp_path / "reference")
     config = config_for(tmp_path / "killed", **backend_settings)
     wanted = least_kills + 6
-    fates = [Fate(BOUNDARIES[n % len(BOUNDARIES)], dice.randint(1, 6)) for n in range(wanted)]
-    dice.shuffle(fates)
+    # Every boundary once, in any order, before any of them a second time.
+    rounds = [dice.sample(BOUNDARIES, len(BOUNDARIES)) for _ in range(0, wanted, len(BOUNDARIES))]
+    fates = [Fate(boundary, dice.randint(1, 6)) for one in rounds for boundary in one]
     store = await open_store(config)
     async with engines(spec_for(config), 2, fates) as stage:
-        run_ids = await runs_under_kills(store, stage, runs, least_kills, scaled(240, 560))
+
+        def died_at() -> Counter[str]:
+            deaths = Path(f"{stage.journal}.deaths")
+            return Counter(deaths.read_text().split() if deaths.exists() else ())
+
+        def enough() -> bool:
+            return stage.kills >= least_kills and died_at().keys() == set(BOUNDARIES)
+
+        run_ids = await runs_under_kills(store, stage, runs, enough, scaled(240, 560))
         kills = stage.kills
     problems = await problems_of(store, run_ids, reference, stage.journal)
     await store.close()
@@ -47,6 +56,7 @@ async def test_killed_at_every_boundary_every_run_ends_once_and_right(
     extra = sum(begun.values()) - len(begun)
     print(f"{kills} kills, {extra} calls made again (at most {in_flight} were in flight)")
     assert extra <= in_flight
+    assert kills >= least_kills and died_at().keys() == set(BOUNDARIES), died_at()
 
 
 async def test_everything_killed_at_once_goes_on_by_itself(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ async def test_committed_siblings_never_run_again(
     fates = [Fate(dice.choice(places), dice.randint(1, 12)) for _ in range(KILLS + 4)]
     store = await open_store(config)
     async with engines(spec_for(config, call_s=0.06, uneven=True), 2, fates) as stage:
-        run_ids = await runs_under_kills(store, stage, RUNS, KILLS, scaled(90, 360), "multi_perspective")
+        run_ids = await runs_under_kills(
+            store, stage, RUNS, lambda: stage.kills >= KILLS, scaled(90, 360), "multi_perspective"
+        )
         kills = stage.kills
     assert await problems_of(store, run_ids, reference, stage.journal) == []
     split = [run_id for run_id in run_ids if is_split(await store.events(run_id, TENANT))]

@@ -88,16 +88,19 @@ class EngineSpec:
 
 
 class Doom:
-    """Counts how often the fatal boundary is passed."""
+    """Counts how often the fatal boundary is passed, and leaves its name behind."""
 
-    def __init__(self, fate: Fate) -> None:
-        self._fate = fate
-        self._left = fate.nth
+    def __init__(self, spec: EngineSpec) -> None:
+        self._fate = spec.fate
+        self._left = spec.fate.nth
+        self._journal = spec.journal
 
     def at(self, boundary: str) -> None:
         if boundary == self._fate.boundary:
             self._left -= 1
             if self._left == 0:
+                with open(f"{self._journal}.deaths", "a", encoding="utf-8") as deaths:
+                    deaths.write(f"{boundary}\n")
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -190,7 +193,7 @@ async def run_engine(spec: EngineSpec) -> None:
     """Until SIGTERM, which drains it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = RuntimeConfig.model_validate_json(spec.config_json)
-    doom = Doom(spec.fate)
+    doom = Doom(spec)
     store: Any = DoomedStore(await open_store(config), doom)
     models = JournalledModels(spec, doom)
     # The shipped catalog is in the forkserver already: reading it is most of an engine's start.

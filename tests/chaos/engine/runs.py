@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,14 @@ def new_run(
 
 
 async def runs_under_kills(
-    store: Store, stage: Stage, runs: int, kills: int, timeout_s: float, flow: str = "challenge"
+    store: Store,
+    stage: Stage,
+    runs: int,
+    enough: Callable[[], bool],
+    timeout_s: float,
+    flow: str = "challenge",
 ) -> list[str]:
-    """At least so many runs, and as many more as it takes for so many kills; all have ended."""
+    """At least so many runs, and as many more as it takes until there was ``enough``; all have ended."""
     run_ids: list[str] = []
     more = runs
     async with asyncio.timeout(timeout_s):
@@ -66,7 +72,7 @@ async def runs_under_kills(
             numbers = range(len(run_ids), len(run_ids) + more)
             run_ids += [(await store.accept(new_run(number, flow))).run_id for number in numbers]
             await all_ended(store, run_ids[-more:], timeout_s)
-            more = 20 if stage.kills < kills else 0
+            more = 0 if enough() else 20
     return run_ids
 
 
