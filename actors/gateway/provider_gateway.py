@@ -178,6 +178,7 @@ class ProviderGateway:
             deadline_s=tried.timeout_s,
             metadata=request.metadata,
             traceparent=self._traceparent(),
+            model_key=tried.spec.key,
         )
 
     def _settle(
