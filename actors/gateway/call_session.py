@@ -61,6 +61,7 @@ class Try:
     begun: bool = False
     ended: bool = False
     tokens: int = 0
+    load_s: float = 0.0
     usage: Usage | None = None
 
 
@@ -115,7 +116,7 @@ class CallSession:
                 pause_s, self._pause_s = self._pause_s, 0.0
                 await self.around.sleep(pause_s)
                 continue
-            timeout_s = min(self.choice.strategy.limits.timeout_s, self.remaining_s)
+            timeout_s = self._timeout_s()
             if not isinstance(admission, Blocked) and not self._affords(spec, key):
                 self._go_on()
                 continue
@@ -125,6 +126,15 @@ class CallSession:
                 self._skip(spec, admission)
                 continue
             return Try(spec, key, admission, timeout_s, self.around.clock())
+
+    def loaded(self, tried: Try) -> None:
+        """The engine of an admitted try is up: from here on its time counts."""
+        now = self.around.clock()
+        tried.load_s, tried.started = now - tried.started, now
+        tried.timeout_s = self._timeout_s()
+
+    def _timeout_s(self) -> float:
+        return min(self.choice.strategy.limits.timeout_s, self.remaining_s)
 
     def _affords(self, spec: ModelSpec, key: str) -> bool:
         """Pay in for the call's first try at this model; another round's try at it is a retry.

@@ -56,7 +56,6 @@ class EngineResult:
     estimated: bool = False
     first_token_s: float | None = None
     cost_micro_usd: int | None = None
-    load_time_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
