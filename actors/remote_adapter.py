@@ -12,7 +12,8 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from actors.engines.coalescing import StreamItem, coalesce, interval_for
-from actors.engines.litellm_engine import CallFacts, Endpoint, LitellmEngine
+from actors.engines.litellm_endpoints import litellm_endpoints
+from actors.engines.litellm_engine import CallFacts, LitellmEngine
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.tracing import start_span
 from registries.contracts.config import RuntimeConfig
@@ -28,12 +29,16 @@ MAX_REPLICAS = 4
 
 
 class RemoteAdapter:
-    """Answers the calls of every litellm entry of the catalog; ``EngineCall.model`` is litellm's name."""
+    """Answers the calls of every litellm entry of the catalog.
+
+    ``EngineCall.model`` is litellm's name; ``model_key`` says which entry's URL and key are meant.
+    """
 
     async def __init__(self, config: RuntimeConfig) -> None:  # type: ignore[misc]
         open_telemetry(config, "remote_adapter")
         self._streams = 0
-        self._engine = LitellmEngine(config, catalog_endpoints(config), on_call=log_call)
+        endpoints = litellm_endpoints(load_catalog(config).models, config)
+        self._engine = LitellmEngine(endpoints, on_call=log_call)
         await self._engine.start()
         # see ModelReplica: Serve awaits it, the collector must not find it
         setattr(self, "__del__", self._close)  # noqa: B010
@@ -70,15 +75,6 @@ class RemoteAdapter:
     async def _close(self) -> None:
         await self._engine.drain(DRAIN_TIMEOUT_S)
         await self._engine.shutdown()
-
-
-def catalog_endpoints(config: RuntimeConfig) -> dict[str, Endpoint]:
-    """Base URL and key of the litellm entries that name their own."""
-    return {
-        spec.location: (spec.base_url, config.provider_keys.get(spec.api_key_env or "", ""))
-        for spec in load_catalog(config).models
-        if spec.engine == "litellm" and (spec.base_url or spec.api_key_env)
-    }
 
 
 def log_call(facts: CallFacts) -> None:

@@ -15,24 +15,16 @@ from typing import Any
 
 from actors.engines.deadline import Deadline
 from actors.engines.inflight import InFlight, Ticket
+from actors.engines.litellm_endpoints import Endpoint, litellm_provider
 from actors.engines.litellm_faults import litellm_failure
 from actors.engines.openai_protocol import Tally, chat_messages, finish_of
-from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult, EngineStats
 from registries.contracts.errors import Fault, ParleyError, ProviderError
 from registries.contracts.generation import GenerationChunk
 
-Endpoint = tuple[str | None, str]
-"""Base URL (None: the provider's own) and key."""
 CallFacts = dict[str, Any]
 """What litellm's callback tells of a call: model, provider, status, seconds, tokens, cost_usd, user, tags."""
 
-# litellm's names of providers whose key has another name than PROVIDER_API_KEY.
-_KEY_NAMES = {
-    "gemini": "GOOGLE_API_KEY",
-    "vertex_ai": "GOOGLE_API_KEY",
-    "litellm_proxy": "LITELLM_MASTER_KEY",
-}
 _MICRO = 1_000_000
 # Finish reasons of answers that broke off, which litellm calls a stop.
 _BROKEN = frozenset({"abort", "error", "network_error", "malformed_response", "insufficient_system_resource"})
@@ -41,19 +33,17 @@ _BROKEN = frozenset({"abort", "error", "network_error", "malformed_response", "i
 class LitellmEngine:
     """All remote models of litellm in one engine; ``EngineCall.model`` is litellm's name (provider/model).
 
-    ``endpoints`` maps a model, or a prefix such as ``openai/``, to another base URL and key; ``on_call``
-    gets the facts of each call from litellm's own callback. Its Router, caches, retries and budgets stay off:
-    the gateway owns those.
+    ``endpoints`` (see ``litellm_endpoints``) has base URL and key of each entry by ``EngineCall.model_key``;
+    ``on_call`` gets the facts of each call from litellm's own callback. litellm's Router, caches, retries and
+    budgets stay off: the gateway owns those.
     """
 
     def __init__(
         self,
-        config: RuntimeConfig,
-        endpoints: Mapping[str, Endpoint] | None = None,
+        endpoints: Mapping[str, Endpoint],
         on_call: Callable[[CallFacts], None] | None = None,
     ) -> None:
-        self._keys = dict(config.provider_keys)
-        self._endpoints = dict(endpoints or {})
+        self._endpoints = dict(endpoints)
         self._on_call = on_call
         self._calls = InFlight("litellm")
         self._litellm: Any = None
@@ -87,7 +77,7 @@ class LitellmEngine:
                 raise self._failed(call, "sent an answer without a choice", Fault.BAD_RESPONSE)
             tally = Tally(call)
             tally.text.append(choices[0].message.content or "")
-            tally.finish_reason = finish_of(_finish(choices[0]), _provider(call.model), call.model)
+            tally.finish_reason = finish_of(_finish(choices[0]), litellm_provider(call.model), call.model)
             tally.take_usage(_usage(response))
             return self._priced(tally.result(None), call)
 
@@ -102,7 +92,7 @@ class LitellmEngine:
                     chunk = await self._next(response, call, ticket, deadline, tally.chunks > 0)
                     if chunk is None:
                         break
-                    piece = tally.take(_event(chunk), _provider(call.model))
+                    piece = tally.take(_event(chunk), litellm_provider(call.model))
                     if piece:
                         first = time.monotonic() - started if first is None else first
                         yield GenerationChunk(text=piece, tokens=1)
@@ -116,7 +106,10 @@ class LitellmEngine:
     async def _ask(self, call: EngineCall, stream: bool, ticket: Ticket, deadline: Deadline) -> Any:
         if self._litellm is None:
             raise self._failed(call, "cannot be asked, the adapter is not started", Fault.REFUSED)
-        base_url, key = self._endpoint(call.model)
+        if call.model_key not in self._endpoints:
+            # Never asked elsewhere: a private entry's prompt would go to the public provider.
+            raise self._failed(call, f"is no entry here ({call.model_key!r})", Fault.NOT_SERVED)
+        base_url, key = self._endpoints[call.model_key]
         arguments: dict[str, Any] = {
             "model": call.model,
             "messages": chat_messages(call),
@@ -159,16 +152,7 @@ class LitellmEngine:
         except Exception as error:
             if deadline.remaining_s() <= 0:
                 raise deadline.error(f"{call.model} answered") from error
-            raise litellm_failure(error, _provider(call.model), call.model, midstream) from error
-
-    def _endpoint(self, model: str) -> Endpoint:
-        provider = _provider(model)
-        proxy_url = self._keys.get("LITELLM_PROXY_URL") if provider == "litellm_proxy" else None
-        for prefix, (base_url, key) in self._endpoints.items():
-            if model == prefix or (prefix.endswith("/") and model.startswith(prefix)):
-                return base_url or proxy_url, key
-        name = _KEY_NAMES.get(provider, f"{provider.upper()}_API_KEY")
-        return proxy_url, self._keys.get(name, "")
+            raise litellm_failure(error, litellm_provider(call.model), call.model, midstream) from error
 
     def _priced(self, result: EngineResult, call: EngineCall) -> EngineResult:
         """With the cost by the local price map; None where it does not know the model, which is not free."""
@@ -189,7 +173,7 @@ class LitellmEngine:
         return cost
 
     def _failed(self, call: EngineCall, what: str, fault: Fault) -> ProviderError:
-        provider = _provider(call.model)
+        provider = litellm_provider(call.model)
         return ProviderError(f"{provider} {call.model} {what}", fault, provider, call.model)
 
     async def abort(self, request_id: str) -> None:
@@ -216,11 +200,6 @@ class LitellmEngine:
         litellm, self._litellm = self._litellm, None
         if litellm is not None:
             await litellm.close_litellm_async_clients()
-
-
-def _provider(model: str) -> str:
-    """The provider in litellm's name; a bare name is OpenAI's."""
-    return model.split("/", 1)[0] if "/" in model else "openai"
 
 
 def _metadata(call: EngineCall) -> dict[str, Any]:

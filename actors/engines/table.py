@@ -32,9 +32,10 @@ def _openai_compatible(spec: ModelSpec, config: RuntimeConfig) -> Engine:
 
 
 def _litellm(spec: ModelSpec, config: RuntimeConfig) -> Engine:
+    from actors.engines.litellm_endpoints import litellm_endpoints
     from actors.engines.litellm_engine import LitellmEngine
 
-    return LitellmEngine(config)
+    return LitellmEngine(litellm_endpoints([spec], config))
 
 
 def _scripted(spec: ModelSpec, config: RuntimeConfig) -> Engine:

@@ -61,6 +61,7 @@ class Try:
     begun: bool = False
     ended: bool = False
     tokens: int = 0
+    load_s: float = 0.0
     usage: Usage | None = None
 
 
@@ -84,6 +85,8 @@ class CallSession:
     _error: ParleyError | None = None
     _blocked: list[Blocked] = field(default_factory=list)
     _loading: ParleyError | None = None
+    _admitted: set[str] = field(default_factory=set)
+    _called: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.started = self.around.clock()
@@ -113,19 +116,44 @@ class CallSession:
                 pause_s, self._pause_s = self._pause_s, 0.0
                 await self.around.sleep(pause_s)
                 continue
-            timeout_s = min(self.choice.strategy.limits.timeout_s, self.remaining_s)
+            timeout_s = self._timeout_s()
+            if not isinstance(admission, Blocked) and not self._affords(spec, key):
+                self._go_on()
+                continue
             if isinstance(admission, ProbeNeeded):
                 admission = await self.around.board.permit(key, timeout_s + LEASE_MARGIN_S)
             if isinstance(admission, Blocked):
                 self._skip(spec, admission)
                 continue
-            if not self._retries:
-                self.around.retry_budget(key).deposit()
             return Try(spec, key, admission, timeout_s, self.around.clock())
+
+    def loaded(self, tried: Try) -> None:
+        """The engine of an admitted try is up: from here on its time counts."""
+        now = self.around.clock()
+        tried.load_s, tried.started = now - tried.started, now
+        tried.timeout_s = self._timeout_s()
+
+    def _timeout_s(self) -> float:
+        return min(self.choice.strategy.limits.timeout_s, self.remaining_s)
+
+    def _affords(self, spec: ModelSpec, key: str) -> bool:
+        """Pay in for the call's first try at this model; another round's try at it is a retry.
+
+        A model that still loads has not been called: looking at it again costs its provider nothing.
+        """
+        budget = self.around.retry_budget(key)
+        if spec.key not in self._admitted:
+            self._admitted.add(spec.key)
+            budget.deposit()
+            return True
+        # A retry within the round was paid for when it was decided on.
+        return bool(self._retries) or spec.key not in self._called or budget.withdraw()
 
     def _skip(self, spec: ModelSpec, blocked: Blocked) -> None:
         self._blocked.append(blocked)
         self._go_on()
+        if self._noted(spec, "skipped_open"):
+            return
         message = f"{blocked.reason}, {blocked.retry_after_s:.1f} s left"
         self._note(
             Attempt(model=spec.key, provider=spec.provider, outcome="skipped_open", message=message), None
@@ -196,7 +224,9 @@ class CallSession:
             kind = OutcomeKind.FAILURE if self._fair_trial(tried) else OutcomeKind.IGNORED
         self._report(tried, kind, error)
         loading = isinstance(error, CapacityError) and bool(error.context.get(LOADING))
-        if not (loading and self._loading_noted(tried.spec)):
+        if not loading:
+            self._called.add(tried.spec.key)
+        if not (loading and self._noted(tried.spec, "error")):
             fault_name = fault.value if fault else None
             self._note(self._attempt(tried, "error", fault_name, error.message), tried.usage)
         if loading:
@@ -263,9 +293,9 @@ class CallSession:
             )
         )
 
-    def _loading_noted(self, spec: ModelSpec) -> bool:
-        """A load is looked at every second; one entry a model tells it all."""
-        return any(a.model == spec.key and a.outcome == "error" and a.fault is None for a in self.attempts)
+    def _noted(self, spec: ModelSpec, outcome: str) -> bool:
+        """While a model loads the chain is walked every second; one entry of a kind a model tells it all."""
+        return any(a.model == spec.key and a.outcome == outcome and a.fault is None for a in self.attempts)
 
     def _attempt(
         self, tried: Try, outcome: str, fault: str | None = None, message: str | None = None

@@ -23,11 +23,11 @@ class EngineCompleter:
 
     async def complete(self, call: EngineCall) -> EngineResult:
         """See Completer; raises what the engine's start raises."""
-        return await (await self._started()).complete(call)
+        return await (await self.started()).complete(call)
 
     async def stream(self, call: EngineCall) -> AsyncIterator[GenerationChunk | EngineResult]:
         """See Completer."""
-        engine = await self._started()
+        engine = await self.started()
         items = engine.stream(call)
         try:
             async for item in items:
@@ -52,7 +52,8 @@ class EngineCompleter:
         if engine is not None:
             await engine.shutdown()
 
-    async def _started(self) -> Engine:
+    async def started(self) -> Engine:
+        """The engine, once it is up; raises what its start raises."""
         if self._engine is not None:
             return self._engine
         if self._starting is None or (self._starting.done() and self._engine is None):

@@ -84,6 +84,12 @@ def with_attempts(error: ParleyError, attempts: list[Attempt]) -> ParleyError:
     return error
 
 
+def still_loading(spec: ModelSpec, where: str = "", retry_after_s: float | None = None) -> CapacityError:
+    """The model's engine is not up yet, which is nobody's fault; ``where`` shows how far it is."""
+    told = f"model {spec.key!r} is still loading{where}"
+    return CapacityError(told, retry_after_s=retry_after_s, context={LOADING: True})
+
+
 def deadline_error(deadline_s: float) -> BudgetError:
     """The request's own deadline passed."""
     return BudgetError(f"the deadline of {deadline_s:g} s passed before an answer", param="deadline_s")

@@ -13,6 +13,7 @@ from typing import Any
 from actors.gateway.breaker import BreakerRecord
 from actors.gateway.breaker_board import BreakerBoard
 from actors.gateway.call_session import CallSession, Surroundings, Try
+from actors.gateway.faults import still_loading
 from actors.gateway.observer import GatewayObserver, NullObserver
 from actors.gateway.providers import Providers
 from actors.gateway.retry_budget import RetryBudget
@@ -83,8 +84,9 @@ class ProviderGateway:
         with self._counted():
             while True:
                 tried = await session.admit()
-                call = self._call(session, tried, request)
                 with TryGuard(session, tried):
+                    await self._loaded(session, tried)
+                    call = self._call(session, tried, request)
                     async with asyncio.timeout(tried.timeout_s):
                         answer = await self._providers.completer(tried.spec).complete(call)
                     return self._settle(session, tried, answer, None)
@@ -101,12 +103,24 @@ class ProviderGateway:
         with self._counted():
             while True:
                 tried = await session.admit()
-                call = self._call(session, tried, request)
                 with TryGuard(session, tried):
+                    await self._loaded(session, tried)
+                    call = self._call(session, tried, request)
                     async with aclosing(self._relay(session, tried, call)) as items:
                         async for item in items:
                             yield item
                     return
+
+    async def _loaded(self, session: CallSession, tried: Try) -> None:
+        """Wait for an engine of this process on the call's time, not on the try's: loading is no slowness."""
+        try:
+            async with asyncio.timeout(session.remaining_s) as timer:
+                await self._providers.ready(tried.spec)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise still_loading(tried.spec) from error
+        session.loaded(tried)
 
     async def _relay(
         self, session: CallSession, tried: Try, call: EngineCall
@@ -183,6 +197,7 @@ class ProviderGateway:
             deadline_s=tried.timeout_s,
             metadata=request.metadata,
             traceparent=self._traceparent(),
+            model_key=tried.spec.key,
         )
 
     def _settle(
@@ -196,8 +211,8 @@ class ProviderGateway:
             text=well_formed(answer.text),
             tokens_generated=answer.completion_tokens,
             timings=Timings(
-                load_time=answer.load_time_s,
-                inference_time=max(0.0, now - tried.started - answer.load_time_s),
+                load_time=tried.load_s,
+                inference_time=now - tried.started,
                 total=now - session.started,
                 first_token=first_token_s if first_token_s is not None else answer.first_token_s,
             ),

@@ -22,6 +22,10 @@ class Providers(Protocol):
         """The Completer of this entry; cheap, never waits."""
         ...
 
+    async def ready(self, spec: ModelSpec) -> None:
+        """Wait for the entry's engine, where it lives in this process; raises what its start raises."""
+        ...
+
     async def aclose(self) -> None:
         """End engines of this process; idempotent."""
         ...
@@ -40,6 +44,12 @@ class ProviderTable:
         if found is None:
             found = self._completers[spec.key] = self._make(spec)
         return found
+
+    async def ready(self, spec: ModelSpec) -> None:
+        """See Providers; a replica's engine is Serve's business."""
+        started = getattr(self.completer(spec), "started", None)
+        if started is not None:
+            await started()
 
     async def aclose(self) -> None:
         """See Providers."""

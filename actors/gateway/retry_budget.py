@@ -1,4 +1,4 @@
-"""A cap on retries as a share of requests, so that an outage is not answered with a storm."""
+"""A cap on a process's retries as a share of its requests, so that an outage is not answered with a storm."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import serve
 
-from actors.gateway.faults import LOADING, NOT_LOADED
+from actors.gateway.faults import NOT_LOADED, still_loading
 from actors.gateway.ray_errors import from_ray
 from actors.gateway.serve_readiness import ServeReadiness
 from actors.readiness import cause_of
@@ -120,11 +120,7 @@ class ServeCompleter:
             misfit.retryable = False  # the cluster would have to change first
             raise misfit
         if app.state != "ready":
-            raise CapacityError(
-                f"model {self._spec.key!r} is still loading; /api/ready shows its progress",
-                retry_after_s=LOADING_RETRY_AFTER_S,
-                context={LOADING: True},
-            )
+            raise still_loading(self._spec, "; /api/ready shows its progress", LOADING_RETRY_AFTER_S)
         if self._handle is None:
             await self._open_handle()
         self._ready = True

@@ -23,6 +23,7 @@ class EngineCall:
     """One resolved call: every choice is made, nothing is optional that an engine would have to guess.
 
     ``model`` is the name the engine knows (a folder, a Hugging Face id, a provider's model name).
+    ``model_key`` is its registry entry, for engines that answer for several: two may share a name.
     ``deadline_s`` is the remaining time in seconds. Provider keys are no part of a call: the engine has them.
     """
 
@@ -41,6 +42,7 @@ class EngineCall:
     deadline_s: float = 60.0
     metadata: dict[str, str] = field(default_factory=dict)
     traceparent: str | None = None
+    model_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,6 @@ class EngineResult:
     estimated: bool = False
     first_token_s: float | None = None
     cost_micro_usd: int | None = None
-    load_time_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class EngineCase:
 
     def call(self, prompt: str, request_id: str = "r1", **options: object) -> EngineCall:
         """A call with the case's model; greedy, 16 tokens, 30 s."""
-        settings: dict[str, object] = {"max_tokens": 16, "deadline_s": 30.0, **options}
+        settings: dict[str, object] = {"max_tokens": 16, "deadline_s": 30.0, "model_key": "case", **options}
         messages = (Message(role="user", content=prompt),)
         return EngineCall(request_id=request_id, model=self.model, messages=messages, **settings)  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ async def _litellm(stack: AsyncExitStack, config: RuntimeConfig, _: Path) -> Eng
     from actors.engines.litellm_engine import LitellmEngine
 
     server = await stack.enter_async_context(ScriptedServer(SCRIPT))
-    engine = LitellmEngine(config, endpoints={"openai/": (server.base_url, "sk-scripted")})
+    engine = LitellmEngine({"case": (server.base_url, "sk-scripted")})
     return EngineCase(engine, "openai/scripted", "slow", lambda: server.cast.running, True, True)
 
 

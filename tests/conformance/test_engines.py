@@ -270,7 +270,7 @@ async def test_a_conversation_is_taken_whole(case: EngineCase) -> None:
     short = await case.engine.complete(case.call("and now?"))
     call = case.call("and now?")
     longer = (Message(role="user", content="hello"), Message(role="assistant", content="hi"), *call.messages)
-    result = await case.engine.complete(type(call)(call.request_id, call.model, longer, call.max_tokens))
+    result = await case.engine.complete(replace(call, messages=longer))
     assert result.prompt_tokens > short.prompt_tokens
 
 

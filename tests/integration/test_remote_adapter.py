@@ -52,7 +52,15 @@ def remote_model(base_url: str) -> dict[str, Any]:
 def call(prompt: str) -> EngineCall:
     messages = (Message(role="user", content=prompt),)
     metadata = {"user": "anna", "tags": "a,b"}
-    return EngineCall("call-1", "openai/gpt-4o-mini", messages, 50, deadline_s=30, metadata=metadata)
+    return EngineCall(
+        "call-1",
+        "openai/gpt-4o-mini",
+        messages,
+        50,
+        deadline_s=30,
+        metadata=metadata,
+        model_key="through-litellm",
+    )
 
 
 async def test_litellm_answers_streams_maps_errors_and_reports(

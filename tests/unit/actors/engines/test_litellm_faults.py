@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.engines.litellm_engine import LitellmEngine
 from actors.engines.litellm_faults import litellm_failure
-from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Fault, ProviderError, ValidationError
 
 
@@ -81,26 +79,3 @@ def test_a_cut_is_found_in_the_cause() -> None:
 def test_retry_after_is_read_from_the_response() -> None:
     error = raised("RateLimitError", status=429, headers={"retry-after": "4"})
     assert litellm_failure(error, "p", "m", False).retry_after_s == 4
-
-
-@pytest.mark.parametrize(
-    ("model", "endpoint"),
-    [
-        ("gpt-4o", (None, "k-openai")),
-        ("openai/gpt-4o", (None, "k-openai")),
-        ("anthropic/claude", (None, "k-anthropic")),
-        ("gemini/pro", (None, "k-google")),
-        ("litellm_proxy/x", ("http://proxy", "k-master")),
-        ("litellm_proxy/mine", ("http://proxy", "k-mine")),
-        ("groq/x", (None, "")),
-        ("azure/mine", ("http://azure", "k-azure")),
-    ],
-)
-def test_each_provider_gets_its_own_key(model: str, endpoint: tuple[str | None, str]) -> None:
-    keys = {"OPENAI_API_KEY": "k-openai", "ANTHROPIC_API_KEY": "k-anthropic", "GOOGLE_API_KEY": "k-google",
-            "LITELLM_MASTER_KEY": "k-master", "LITELLM_PROXY_URL": "http://proxy"}  # fmt: skip
-    engine = LitellmEngine(
-        RuntimeConfig(home="h", provider_keys=keys),
-        {"azure/": ("http://azure", "k-azure"), "litellm_proxy/mine": (None, "k-mine")},
-    )
-    assert engine._endpoint(model) == endpoint

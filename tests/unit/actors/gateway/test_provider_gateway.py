@@ -310,6 +310,32 @@ async def test_retries_stop_when_the_budget_is_used_up() -> None:
     assert 50 + 10 <= calls <= 50 + 10 + 50 * 0.2 + 1, f"{calls} calls for 50 requests"
 
 
+async def test_waiting_for_a_rate_limit_is_a_retry_too() -> None:
+    limited = [down(Fault.RATE_LIMITED, retry_after_s=0.01) for _ in range(500)]
+    played = stage({"a": PlayedCompleter(*limited)})
+    for _ in range(50):
+        with pytest.raises(ProviderError):
+            await played.gateway.generate(ask())
+    calls, spent_s = len(played.players["a"].calls), sum(played.clock.slept)
+    assert calls <= 50 + 10 + 50 * 0.2 + spent_s + 1, f"{calls} calls for 50 requests"
+
+
+async def test_looking_at_a_model_that_loads_neither_pays_into_the_budget_nor_takes_from_it() -> None:
+    loading = [CapacityError("loading", retry_after_s=0.01, context={"loading": True}) for _ in range(60)]
+    played = stage({"a": PlayedCompleter(*loading, "4")})
+    assert (await played.gateway.generate(ask())).text == "4"
+    assert len(played.clock.slept) == 60
+    assert played.gateway.snapshot()["retry_budgets"] == {"a/http://a.test/v1": 10.2}, "one request's share"
+
+
+async def test_while_one_model_loads_a_resting_one_is_told_of_once() -> None:
+    loading = [CapacityError("loading", retry_after_s=1.0, context={"loading": True}) for _ in range(9)]
+    played = stage({"a": PlayedCompleter(down(Fault.AUTH)), "b": PlayedCompleter(*loading, "4")})
+    answer = await played.gateway.generate(ask())
+    told = [(a.model, a.outcome) for a in answer.attempts]
+    assert told == [("a", "error"), ("b", "error"), ("a", "skipped_open"), ("b", "ok")]
+
+
 async def test_images_for_a_text_model_are_refused_in_words() -> None:
     played = stage({"a": PlayedCompleter()})
     image = Attachment(type="image_url", url="http://x/y.png")

@@ -14,7 +14,8 @@ from actors.gateway.serve_providers import serve_providers
 from actors.gateway.timed_stream import timed_stream
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.generation import GenerationRequest
+from registries.contracts.errors import BudgetError
+from registries.contracts.generation import GenerationRequest, GenerationResult
 from registries.specs import ModelSpec
 from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model, model, strategy
 
@@ -103,3 +104,36 @@ async def test_a_stream_has_a_total_and_an_idle_limit() -> None:
         async for _ in timed_stream(source(), 100, clock, idle_s=0.01):
             pass
     assert closed == [True, True]
+
+
+def loading_for(seconds: float) -> Catalog:
+    """A model whose load takes so long, under a strategy that gives a try 0.2 s."""
+    spec = local_model("m", engine_options={"load_time_s": seconds, "script": {"echo": True}})
+    return Catalog([spec], [strategy(limits={"timeout_s": 0.2})])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_loading_is_told_apart_and_takes_nothing_off_the_trys_time(stream: bool) -> None:
+    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(0.4))
+    for loads in (True, False):
+        request = GenerationRequest(prompt="hello", model_key="m", deadline_s=20)
+        if stream:
+            answer = [item async for item in gateway.stream(request)][-1]
+        else:
+            answer = await gateway.generate(request)
+        assert isinstance(answer, GenerationResult)
+        assert [a.outcome for a in answer.attempts] == ["ok"]
+        assert (answer.timings.load_time >= 0.4) is loads
+        assert answer.timings.inference_time < 0.2
+        assert answer.timings.total >= answer.timings.load_time + answer.timings.inference_time - 1e-6
+    await gateway.aclose()
+
+
+async def test_a_load_longer_than_the_deadline_is_no_fault_of_the_provider() -> None:
+    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(60))
+    for _ in range(4):
+        with pytest.raises(BudgetError, match="deadline") as caught:
+            await gateway.generate(GenerationRequest(prompt="hello", model_key="m", deadline_s=0.1))
+        assert "still loading" in caught.value.context["attempts"][0]["message"]
+    assert {b["state"] for b in gateway.snapshot()["breakers"]} == {"closed"}
+    await gateway.aclose()
