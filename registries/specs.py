@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from registries.base_url import checked_base_url
+from registries.checked_base_url import checked_base_url
 from registries.contracts.frozen import Frozen
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")

@@ -12,7 +12,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from registries.base_url import without_credentials
+from registries.checked_base_url import without_credentials
 from registries.contracts.config import (
     BackupConfig,
     BreakerConfig,
