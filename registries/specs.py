@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from registries.checked_base_url import checked_base_url
 from registries.contracts.frozen import Frozen
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")
@@ -110,6 +111,11 @@ class ModelSpec(Frozen):
         if not NAME.match(value):
             raise ValueError(f"key {value!r} must match {NAME.pattern}")
         return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        return None if value is None else checked_base_url(value)
 
     @model_validator(mode="after")
     def _reachable(self) -> ModelSpec:

@@ -21,6 +21,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ValidationError
 from registries.loader import load_catalog
 from serve_app.app import build_app
+from serve_app.lifecycle.compose_config import completed_config
 from serve_app.settings import load_settings
 
 INSTANCE = "cluster"
@@ -49,11 +50,15 @@ def remote_adapter(args: dict[str, Any]) -> serve.Application:
 
 
 def cluster_config(environment: Mapping[str, str] | None = None) -> RuntimeConfig:
-    """RuntimeConfig from the environment alone; raises ValidationError without PARLEY_API_KEY."""
+    """RuntimeConfig from the environment alone, as completed_config makes it.
+
+    Raises ValidationError without PARLEY_API_KEY too.
+    """
     settings = load_settings(os.environ if environment is None else environment, env_file=None)
     if not settings.api_key:
         raise ValidationError("PARLEY_API_KEY must be set on every node of a cluster", param="PARLEY_API_KEY")
-    return settings.runtime_config(instance=INSTANCE)
+    config = settings.runtime_config(instance=INSTANCE)
+    return completed_config(config, load_catalog(config))
 
 
 def refuse_unknown(args: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

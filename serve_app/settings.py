@@ -12,6 +12,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
+from registries.checked_base_url import without_credentials
 from registries.contracts.config import (
     BackupConfig,
     BreakerConfig,
@@ -190,7 +191,7 @@ def _given(texts: Mapping[str, str]) -> frozenset[str]:
 
 
 def _refusal(variable: Variable, text: str) -> str:
-    shown = "(a secret, not shown)" if variable.secret else repr(text[:_SHOWN_CHARS])
+    shown = "(a secret, not shown)" if variable.secret else repr(without_credentials(text)[:_SHOWN_CHARS])
     return f"{variable.name}={shown} is not allowed. Allowed: {variable.allowed}"
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from registries.checked_base_url import checked_base_url
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})([eE][+-]?[0-9]{1,3})?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
@@ -113,17 +115,10 @@ def model_name(text: str) -> str:
 def url(text: str) -> str:
     """An http or https URL with a host, without a trailing slash."""
     try:
-        parts = urlsplit(text)
-        _ = parts.port
+        parts = urlsplit(checked_base_url(text))
     except ValueError:
         raise NotAllowed from None
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.username
-        or parts.query
-        or parts.fragment
-    ):
+    if parts.query or parts.fragment:
         raise NotAllowed
     return text.rstrip("/")
 

@@ -103,5 +103,6 @@ def _exporters(config: RuntimeConfig) -> list[SpanExporter]:
         except ImportError as error:
             message = "otlp_endpoint is set, but the exporter is missing: pip install 'parley-runtime[otel]'"
             raise ValidationError(message, param="otlp_endpoint") from error
-        exporters.append(OTLPSpanExporter(endpoint=config.otlp_endpoint))
+        # As OpenTelemetry specifies for a base address; the exporter's argument is the whole one.
+        exporters.append(OTLPSpanExporter(endpoint=f"{config.otlp_endpoint.rstrip('/')}/v1/traces"))
     return exporters

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.runs import RunRequest
 from registries.specs import ModelSpec
 from serve_app.cli.command import Command
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.lifecycle.runtime_state import read_state
+from serve_app.settings import LOCAL
 
 if TYPE_CHECKING:
     from serve_app.client.client import Client
@@ -60,6 +62,7 @@ def _spec(entry: dict[str, Any]) -> ModelSpec | None:
 def demo_pointers(cmd: Command, request: RunRequest) -> None:
     """A curl that works as it stands, the addresses, and how to get a bigger model."""
     from serve_app.doctor.model_servers import find_model_servers, suggestion
+    from serve_app.lifecycle.compose_config import read_config
 
     state = read_state(cmd.home)
     api = state.api_url if state else f"http://127.0.0.1:{cmd.settings.http_port}"
@@ -77,10 +80,18 @@ def demo_pointers(cmd: Command, request: RunRequest) -> None:
     say(f"{'API docs':<14} {api}/docs")
     say(f"{'Ray dashboard':<14} {dashboard}   (it asks for what `parley token` prints)")
     say(f"{'stop':<14} make stop   (or: parley down)")
-    if not cmd.settings.model and not cmd.settings.keys:
+    if only_embedded_models(read_config(cmd.home)):
         for server in find_model_servers(exclude_ports=frozenset({cmd.settings.http_port})):
             say()
             say(suggestion(server), "green")
+
+
+def only_embedded_models(config: RuntimeConfig | None) -> bool:
+    """Whether the runtime has nothing better: no own model, and no provider whose key it uses.
+
+    Asked of its configuration, not of the shell, where any program's API key may lie.
+    """
+    return config is None or (config.default_provider == LOCAL and not config.extra_models)
 
 
 def curl_for(api: str, key: str, request: RunRequest) -> str:

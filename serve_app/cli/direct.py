@@ -125,8 +125,12 @@ async def _without_runtime(cmd: Command, request: GenerationRequest, streams: bo
 
 def local_config(cmd: Command) -> Any:
     """The configuration of one call: Transformers unless somebody chose, because it loads in seconds."""
+    from registries.loader import load_catalog
+    from serve_app.lifecycle.compose_config import completed_config
+
     chosen = cmd.settings.engine
-    return cmd.settings.runtime_config(local_engine="transformers" if chosen == "auto" else chosen)
+    config = cmd.settings.runtime_config(local_engine="transformers" if chosen == "auto" else chosen)
+    return completed_config(config, load_catalog(config))
 
 
 async def _relayed(

@@ -33,9 +33,18 @@ def compose_config(settings: Settings, home: RuntimeHome, instance: str) -> Runt
     """
     config = settings.runtime_config(instance=instance, api_key=settings.api_key or home.admin_key())
     catalog = load_catalog(config)
+    config = completed_config(config, catalog)
+    check_flows(catalog)
+    return config
+
+
+def completed_config(config: RuntimeConfig, catalog: Catalog) -> RuntimeConfig:
+    """The configuration with one provider for tiers and default, and with no key that no model needs.
+
+    However a runtime is begun, it begins with this. Raises ValidationError for names that no registry has.
+    """
     config = with_default_provider(config, catalog)
     check_names(config, catalog)
-    check_flows(catalog)
     wanted = _ALWAYS_PASSED | {model.api_key_env for model in catalog.models if model.api_key_env}
     keys = {name: key for name, key in config.provider_keys.items() if name in wanted}
     return config.model_copy(update={"provider_keys": keys})

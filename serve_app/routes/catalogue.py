@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from actors.telemetry.redaction import REDACTED
 from flows.roles import model_roles
 from registries.contracts.errors import NotFound
 from registries.specs import FlowSpec, ModelSpec
@@ -50,12 +51,20 @@ def catalogue_routes(services: Services) -> APIRouter:
 def model_entry(spec: ModelSpec, parts: Mapping[str, Any]) -> ModelEntry:
     """A model with its state: from the readiness facts where it runs here, else remote or disabled."""
     values = {name: getattr(spec, name) for name in ModelSpec.model_fields}
+    values["engine_options"] = shown_options(spec.engine_options)
     if not spec.enabled:
         return ModelEntry(**values, state="disabled")
     if not spec.is_local:
         return ModelEntry(**values, state="remote")
     fact = parts.get(spec.key, {})
     return ModelEntry(**values, state=fact.get("state", "not_loaded"), reason=fact.get("reason"))
+
+
+def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Engine options as anybody may see them: headers by their names alone, their values may be keys."""
+    headers = options.get("headers")
+    hidden = dict.fromkeys(headers, REDACTED) if isinstance(headers, Mapping) else REDACTED
+    return {**options, "headers": hidden} if "headers" in options else dict(options)
 
 
 def flow_summary(flow: FlowSpec) -> FlowSummary:

@@ -52,6 +52,13 @@ def cluster_flags() -> dict[str, str]:
     return {n: v for n, v in environment.items() if n in names and not PER_MACHINE.match(n)}
 
 
+def test_every_node_gets_the_pinned_packages(cluster: dict[str, Any]) -> None:
+    installs = [part for c in cluster["setup_commands"] for part in c.split("bin/pip ") if "$wheel[" in part]
+    assert len(installs) == 2
+    for command in installs:
+        assert "-c ~/parley/constraints.txt" in command, command
+
+
 def test_ray_up_accepts_the_cluster(cluster: dict[str, Any]) -> None:
     prepared = prepare_config(cluster)
     validate_config(prepared)

@@ -61,6 +61,15 @@ def test_a_local_engine_setting_changes_local_models_only() -> None:
     assert catalog.get_model("gpt-5.6").engine == "litellm"
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:canary@h/v1", "http://me:canary/x@h/v1", "https://:canary@h:99999"]
+)
+def test_a_url_with_a_password_is_a_problem_of_its_entry_and_shown_without_it(url: str) -> None:
+    entry = {**EXTRA, "engine": "openai_compatible", "base_url": url}
+    (problem,) = problems_of(config(extra_models=(entry,)))
+    assert "(mine): base_url:" in problem and "canary" not in problem
+
+
 def test_a_provider_key_enables_its_models_and_takes_the_tiers() -> None:
     catalog = load_catalog(config(provider_keys={"ANTHROPIC_API_KEY": "secret"}))
     assert catalog.tiers == {

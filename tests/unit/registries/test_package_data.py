@@ -8,11 +8,10 @@ import pytest
 
 from actors.embedded.arithmetic import (
     PHRASINGS,
-    SYMBOLS,
     criticise_prompt,
     critique_text,
     merge_prompt,
-    random_question_of,
+    random_question,
     repair_prompt,
 )
 from flows.asking import signals_in
@@ -69,14 +68,22 @@ def test_the_scope_covers_what_the_models_can_do(phrasing: str) -> None:
     scope = CATALOG.get_model("nano-m").scope
     assert scope is not None
     rng = Random(7)
-    for category in 200 * tuple(SYMBOLS):
-        question = random_question_of(category, rng)
+    for _ in range(600):
+        question = random_question(rng)
         assert scope.covers(question.text(phrasing)), question.text(phrasing)
 
 
 @pytest.mark.parametrize(
     "question",
-    ["", "What is love?", "What is 4 + 3 + 2?", "What is 1000 + 1?", "What is 48 + 37? And why?", "12 / 4"],
+    [
+        "",
+        "What is love?",
+        "What is 4 + 3 + 2?",
+        "What is 1000 + 1?",
+        "What is 48 + 37? And why?",
+        "12 / 4",
+        "7 * 123",
+    ],
 )
 def test_the_scope_leaves_the_rest_out(question: str) -> None:
     scope = CATALOG.get_model("nano-s").scope

@@ -3,6 +3,7 @@ from __future__ import annotations
 import httpx
 
 from registries.contracts.errors import CapacityError, StoreError
+from serve_app.routes.catalogue import model_entry
 from tests.unit.serve_app.front_door import CATALOG, front_door
 
 
@@ -15,6 +16,17 @@ async def test_models_have_every_field_of_the_registry_and_their_state() -> None
     assert models["nano-s"]["state"] == "failed" and models["nano-s"]["reason"] == "no weights"
     assert {m["state"] for m in models.values() if not m["enabled"]} <= {"disabled"}
     assert body["tiers"] == CATALOG.tiers
+
+
+def test_headers_of_a_model_are_shown_by_their_names_alone() -> None:
+    options = {"headers": {"X-Tenant": "canary", "Authorization": "canary"}, "timeout_s": 5}
+    spec = CATALOG.get_model("nano-m").model_copy(update={"engine_options": options})
+    shown = model_entry(spec, {})
+    assert set(shown.engine_options["headers"]) == {"X-Tenant", "Authorization"}
+    assert shown.engine_options["timeout_s"] == 5 and "canary" not in shown.model_dump_json()
+    assert spec.engine_options["headers"]["X-Tenant"] == "canary"
+    odd = spec.model_copy(update={"engine_options": {"headers": ["canary"]}})
+    assert "canary" not in model_entry(odd, {}).model_dump_json()
 
 
 async def test_strategies_and_the_default() -> None:

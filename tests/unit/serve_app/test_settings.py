@@ -103,6 +103,13 @@ def test_secrets_are_in_no_repr() -> None:
     assert "PARLEY_API_KEY" not in config.provider_keys
 
 
+@pytest.mark.parametrize("name", ["PARLEY_MODEL_URL", "LITELLM_PROXY_URL", "PARLEY_STORE_URL"])
+@pytest.mark.parametrize("password", ["canary", "ca/canary", "canary@x"])
+def test_a_password_in_a_wrong_address_is_not_shown(name: str, password: str) -> None:
+    told = refusal(**{name: f"http://:{password}@host:1"})
+    assert f"{name}=" in told and "canary" not in told
+
+
 def test_a_litellm_proxy_travels_with_the_keys() -> None:
     config = load(LITELLM_PROXY_URL="http://proxy:4000", LITELLM_MASTER_KEY="sk-1234").runtime_config()
     wanted = {"LITELLM_PROXY_URL": "http://proxy:4000", "LITELLM_MASTER_KEY": "sk-1234"}

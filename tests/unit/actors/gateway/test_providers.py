@@ -24,7 +24,7 @@ from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model
     ("spec", "key"),
     [
         (local_model("nano-m"), "local/nano-m"),
-        (model("a", base_url="http://me:secret@h:1/v1/"), "a/http://h:1/v1"),
+        (model("a", base_url="http://h:1/v1/"), "a/http://h:1/v1"),
         (model("a", base_url="https://h/v1", api_key_env="A_KEY"), "a/https://h/v1#A_KEY"),
         (model("a", engine="litellm", base_url=None, provider="openai"), "openai/default"),
     ],

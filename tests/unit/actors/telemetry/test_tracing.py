@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,6 +31,17 @@ def spans(tmp_path: Path) -> Path:
         trace.set_tracer_provider(provider)
     provider.add_span_processor(SimpleSpanProcessor(SpanFile(path, Redactor(["canary-secret"]))))
     return path
+
+
+EXPORTING = """
+import sys
+from actors.telemetry.tracing import configure_tracing, flush_tracing, start_span
+from registries.contracts.config import RuntimeConfig
+configure_tracing(RuntimeConfig(home=sys.argv[2], otlp_endpoint=sys.argv[1]), "ingress")
+with start_span("told-to-the-collector"):
+    pass
+flush_tracing(10)
+"""
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -54,6 +71,34 @@ def test_an_error_is_recorded_by_its_type_alone(spans: Path) -> None:
 
 def test_no_span_no_header(spans: Path) -> None:
     assert current_traceparent() is None
+
+
+def test_spans_reach_a_collector_by_its_base_address(tmp_path: Path) -> None:
+    """In a process of its own: a process gets its tracer once."""
+    pytest.importorskip(
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter", reason="needs the extra otel"
+    )
+    received: queue.Queue[tuple[str, bytes]] = queue.Queue()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.put((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {**os.environ, "OTEL_EXPORTER_OTLP_COMPRESSION": "none", "NO_PROXY": "*"}
+        base = f"http://127.0.0.1:{server.server_port}"
+        subprocess.run(
+            [sys.executable, "-c", EXPORTING, base, str(tmp_path)], check=True, timeout=60, env=env
+        )
+        server.shutdown()
+    path, body = received.get(timeout=5)
+    assert path == "/v1/traces" and b"told-to-the-collector" in body and b"parley-ingress" in body
 
 
 def test_a_disk_that_fails_loses_spans_and_nothing_else(tmp_path: Path) -> None:

@@ -177,6 +177,20 @@ def test_direct_uses_the_running_runtime(started: Shell, fake: FakeRuntime) -> N
     assert json.loads(started("direct", "x", "--json").stdout)["model_resolved"] == "nano-m"
 
 
+def test_direct_asks_the_configured_provider_where_no_model_is_named(shell: Shell, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog"
+    catalog.mkdir()
+    (catalog / "models.yaml").write_text(
+        "models:\n"
+        "  - {key: theirs, family: general, provider: them, engine: scripted, location: inline,\n"
+        "     enabled: false, api_key_env: THEIR_API_KEY, context_window: 512, default_strategy: optimized,\n"
+        "     engine_options: {script: {answers: [{texts: ['It is 85.']}]}}}\n"
+    )
+    key = {"PARLEY_CATALOG_DIRS": str(catalog), "THEIR_API_KEY": "sk-0123456789abcdef"}
+    result = shell("direct", "hello", **key)
+    assert result.exit_code == 0 and result.stdout == "It is 85.\n", result.output
+
+
 def test_direct_works_without_a_runtime(shell: Shell, tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
     catalog.mkdir()

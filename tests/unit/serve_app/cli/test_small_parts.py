@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registries.contracts import errors
+from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import (
     ALL_ERRORS,
     Conflict,
@@ -30,7 +31,8 @@ from registries.contracts.generation import (
     Usage,
 )
 from registries.contracts.runs import Improvement, RunRequest, RunStatus
-from serve_app.cli.demo import curl_for, key_expression, models_in_use
+from registries.loader import load_catalog
+from serve_app.cli.demo import curl_for, key_expression, models_in_use, only_embedded_models
 from serve_app.cli.direct import attachment_from, replacement_note
 from serve_app.cli.exit_codes import ExitCode, exit_code_of, exit_code_of_run
 from serve_app.cli.main import app
@@ -42,7 +44,9 @@ from serve_app.cli.runs_list import ago
 from serve_app.cli.show_result import cost, generation_facts, improvement, tokens
 from serve_app.cli.table import table_lines
 from serve_app.client.api_errors import NotRunning
+from serve_app.lifecycle.compose_config import completed_config
 from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
+from serve_app.settings import load_settings
 from tests.unit.serve_app.sample_answers import GENERATION
 
 
@@ -226,3 +230,17 @@ def test_another_model_than_the_named_one_is_told() -> None:
     assert told == "nano-m answered in the place of big: it asks for 1 GPU(s)"
     for key in (None, "nano-m", "tier:light"):
         assert replacement_note(GenerationRequest(prompt="x", model_key=key), answer) is None
+
+
+def test_a_better_model_is_suggested_to_whoever_has_none() -> None:
+    def runtime(**env: str) -> RuntimeConfig:
+        config = load_settings({"PARLEY_HOME": "/h", **env}, None).runtime_config()
+        return completed_config(config, load_catalog(config))
+
+    key = "sk-0123456789abcdef"
+    assert only_embedded_models(runtime()) and only_embedded_models(None)
+    # A key of something else that lies in the shell.
+    assert only_embedded_models(runtime(WEATHER_API_KEY=key))
+    assert not only_embedded_models(runtime(OPENAI_API_KEY=key))
+    assert not only_embedded_models(runtime(PARLEY_MODEL="Qwen/Qwen3-0.6B"))
+    assert not only_embedded_models(runtime(PARLEY_MODEL="q", PARLEY_MODEL_URL="http://localhost:11434/v1"))
