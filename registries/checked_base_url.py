@@ -14,8 +14,10 @@ def checked_base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port
+        # As the client will: a label that is empty or too long would be a ValueError there.
+        (parts.hostname or "").encode("idna")
     except ValueError:
-        raise ValueError(f"{shown!r} is no URL with a port from 0 to 65535") from None
+        raise ValueError(f"{shown!r} is no URL with a host and a port from 0 to 65535") from None
     if "@" in parts.netloc:
         raise ValueError(
             f"{shown!r} must not hold a user or password: it is shown to users and in the log;"

@@ -176,10 +176,6 @@ class OpenAICompatibleEngine:
             raise ProviderError(what, Fault.REFUSED, provider, model) from error
         except (aiohttp.ClientPayloadError, ConnectionError) as error:
             raise self._cut(model, "was cut off") from error
-        except aiohttp.InvalidURL as error:
-            raise ValidationError(
-                f"model {model}: base_url {self.spec.base_url!r} is no URL", "base_url"
-            ) from error
         except aiohttp.ClientError as error:
             raise ProviderError(
                 f"{provider} {model}: {error}", Fault.BAD_RESPONSE, provider, model

@@ -16,7 +16,7 @@ from actors.engines.script import Script
 from actors.engines.scripted_server import ScriptedServer
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import EngineCall, EngineResult
-from registries.contracts.errors import Fault, ProviderError, ValidationError
+from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import GenerationChunk, Message
 from registries.specs import ModelSpec
 from tests.odd_server import aborted, serving
@@ -155,12 +155,6 @@ async def test_a_key_that_is_not_set_is_named_and_nothing_is_sent() -> None:
             await engine.complete(call())
         assert caught.value.fault is Fault.AUTH
         assert server.requests == []
-
-
-async def test_a_base_url_that_is_none() -> None:
-    async with engine_at("not a url") as engine:
-        with pytest.raises((ValidationError, ProviderError)):
-            await engine.complete(call())
 
 
 async def test_the_script_can_be_changed_while_it_runs() -> None:
