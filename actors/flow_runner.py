@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
+import structlog
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.schema import LoggingConfig
@@ -69,7 +70,6 @@ class FlowRunner:
         self._metrics = telemetry.metrics
         self._catalog = load_catalog(config)
         self._helpers = TaskOwner()
-        self._draining = False
         self._gateway = await open_gateway(
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
@@ -128,8 +128,8 @@ class FlowRunner:
                 yield batch
             ended = True
         finally:
-            if not ended and execution.order.request.on_disconnect == "cancel":
-                execution.cancel(CancelledRun("the client went away"))
+            if not ended:
+                execution.leave()
 
     async def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
         """As ``run`` for somebody who wants the end alone: its RunEvent as JSON, one item.
@@ -145,8 +145,8 @@ class FlowRunner:
                 yield b""
                 await asyncio.wait({execution.task})
         finally:
-            if not execution.task.done() and execution.order.request.on_disconnect == "cancel":
-                execution.cancel(CancelledRun("the client went away"))
+            if not execution.task.done():
+                execution.leave()
         if execution.log.ending is None:
             raise execution.error or CapacityError("the run goes on at another runner", retry_after_s=1.0)
         # Not pydantic's own JSON, which refuses the half surrogates that models emit.
@@ -170,7 +170,7 @@ class FlowRunner:
         return {
             "runs": len(self._register),
             "max_runs": self._config.runner_max_ongoing,
-            "draining": self._draining,
+            "draining": self._register.draining,
             "catalog": self._catalog.digest,
             "owner": self._owner_name,
             "queue": {"queued": queue.queued, "running": queue.running, "waiting": queue.waiting},
@@ -183,10 +183,19 @@ class FlowRunner:
     async def check_health(self) -> None:
         """Serve's probe: that this runs is the answer; a database that is away is no reason to restart."""
 
+    async def _drain(self) -> None:
+        """Runs may finish, then they are handed over; nothing is lost. May be called again meanwhile."""
+        self._register.draining = True
+        ends_at = time.monotonic() + DRAIN_S
+        try:
+            await self._queue.settle(DRAIN_S)
+        except TimeoutError:
+            structlog.get_logger("actors.flow_runner").warning("claim_not_over")
+        await self._register.drain(max(0.0, ends_at - time.monotonic()))
+
     async def _close(self) -> None:
-        """When the replica stops: runs may finish, then they are handed over; nothing is lost."""
-        self._draining = True
-        await self._register.drain(DRAIN_S)
+        """When the replica stops and no call is under way any more."""
+        await self._drain()
         await self._helpers.cancel_all()
         await asyncio.to_thread(self._keeper.close)
         await self._store.close()
@@ -202,18 +211,9 @@ class FlowRunner:
             self._queue.backlog = True
             raise CapacityError(f"this runner has {len(self._register)} runs under way", retry_after_s=1.0)
         new = asked if isinstance(asked, str) else self._new_run(asked)
-        self._register.reserve()
-        asked_at = time.monotonic()
         lease = self._config.lease
-        try:
-            claimed = await self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
-        finally:
-            self._register.unreserve()
-        execution = (
-            None
-            if claimed is None
-            else self._register.begin(claimed, asked_at, stream_tokens or self._shows_tokens)
-        )
+        claim = self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
+        execution = await self._register.take(claim, stream_tokens or self._shows_tokens)
         if execution is None:
             raise Conflict(f"run {run_id} is taken already, or has ended", param="run_id")
         return execution
@@ -223,7 +223,7 @@ class FlowRunner:
         return NewRun(order, flow.version, flow.document)
 
     def _free(self) -> int:
-        return 0 if self._draining else self._register.free
+        return self._register.free
 
     def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
         if claimed.taken_over:
