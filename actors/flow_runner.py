@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import ray
@@ -25,10 +25,11 @@ from actors.running.nodes_here import nodes_here
 from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
+from actors.running.replica_stop import replica_stop
 from actors.running.run_execution import RunExecution, RunParts
 from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
-from actors.running.run_register import RunRegister
+from actors.running.run_register import HAND_OVER_S, RunRegister
 from actors.running.scheduled_backup import ScheduledBackup
 from actors.running.task_owner import TaskOwner
 from actors.stores.json_text import dump_json
@@ -48,6 +49,10 @@ APP_NAME = "parley"
 DEPLOYMENT = "FlowRunner"
 DRAIN_S = 20.0
 """How long runs may go on when their replica is told to stop; then they are handed over."""
+STOP_POLL_S = 0.2
+"""How late a runner may notice that it has to stop."""
+CLOSE_S = 15.0
+"""For what comes after the runs: connections to the database and to models are closed."""
 BUSY_RUNS = 16
 """With this many runs, tokens linger twice as long before they are sent, and so on."""
 MAX_LINGER_S = 0.2
@@ -107,6 +112,7 @@ class FlowRunner:
         self._helpers.start(Housekeeping(self._store, config, backups.back_up).run(), "housekeeping")
         # Not awaited: the first runs may come before the workers are warm.
         self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
+        self._helpers.start(self._heed_stop(replica_stop()), "heed-stop")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
         settle_heap()
@@ -183,6 +189,12 @@ class FlowRunner:
     async def check_health(self) -> None:
         """Serve's probe: that this runs is the answer; a database that is away is no reason to restart."""
 
+    async def _heed_stop(self, stopping: Callable[[], bool]) -> None:
+        """Drain as soon as Serve wants this replica to stop, which ends the calls that Serve waits for."""
+        while not stopping():  # noqa: ASYNC110 - Serve has a flag for it, and no event
+            await asyncio.sleep(STOP_POLL_S)
+        await self._drain()
+
     async def _drain(self) -> None:
         """Runs may finish, then they are handed over; nothing is lost. May be called again meanwhile."""
         self._register.draining = True
@@ -252,7 +264,7 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
         max_ongoing_requests=config.runner_max_ongoing + config.runner_max_queued,
         max_queued_requests=config.runner_max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
-        graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
+        graceful_shutdown_timeout_s=DRAIN_S + HAND_OVER_S + CLOSE_S,
         logging_config=LoggingConfig(enable_access_log=False),
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5,
