@@ -6,10 +6,11 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import ray
+import structlog
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.schema import LoggingConfig
@@ -24,10 +25,11 @@ from actors.running.nodes_here import nodes_here
 from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
+from actors.running.replica_stop import replica_stop
 from actors.running.run_execution import RunExecution, RunParts
 from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
-from actors.running.run_register import RunRegister
+from actors.running.run_register import HAND_OVER_S, RunRegister
 from actors.running.scheduled_backup import ScheduledBackup
 from actors.running.task_owner import TaskOwner
 from actors.stores.json_text import dump_json
@@ -47,6 +49,10 @@ APP_NAME = "parley"
 DEPLOYMENT = "FlowRunner"
 DRAIN_S = 20.0
 """How long runs may go on when their replica is told to stop; then they are handed over."""
+STOP_POLL_S = 0.2
+"""How late a runner may notice that it has to stop."""
+CLOSE_S = 15.0
+"""For what comes after the runs: connections to the database and to models are closed."""
 BUSY_RUNS = 16
 """With this many runs, tokens linger twice as long before they are sent, and so on."""
 MAX_LINGER_S = 0.2
@@ -69,7 +75,6 @@ class FlowRunner:
         self._metrics = telemetry.metrics
         self._catalog = load_catalog(config)
         self._helpers = TaskOwner()
-        self._draining = False
         self._gateway = await open_gateway(
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
@@ -107,6 +112,7 @@ class FlowRunner:
         self._helpers.start(Housekeeping(self._store, config, backups.back_up).run(), "housekeeping")
         # Not awaited: the first runs may come before the workers are warm.
         self._helpers.start(experts.prime(config.expert_workers), "prime-experts")
+        self._helpers.start(self._heed_stop(replica_stop()), "heed-stop")
         # On the object: Serve awaits it when it stops a replica, Python's collector must not find it.
         setattr(self, "__del__", self._close)  # noqa: B010
         settle_heap()
@@ -128,8 +134,8 @@ class FlowRunner:
                 yield batch
             ended = True
         finally:
-            if not ended and execution.order.request.on_disconnect == "cancel":
-                execution.cancel(CancelledRun("the client went away"))
+            if not ended:
+                execution.leave()
 
     async def result(self, asked: RunOrder | str) -> AsyncIterator[bytes]:
         """As ``run`` for somebody who wants the end alone: its RunEvent as JSON, one item.
@@ -145,8 +151,8 @@ class FlowRunner:
                 yield b""
                 await asyncio.wait({execution.task})
         finally:
-            if not execution.task.done() and execution.order.request.on_disconnect == "cancel":
-                execution.cancel(CancelledRun("the client went away"))
+            if not execution.task.done():
+                execution.leave()
         if execution.log.ending is None:
             raise execution.error or CapacityError("the run goes on at another runner", retry_after_s=1.0)
         # Not pydantic's own JSON, which refuses the half surrogates that models emit.
@@ -170,7 +176,7 @@ class FlowRunner:
         return {
             "runs": len(self._register),
             "max_runs": self._config.runner_max_ongoing,
-            "draining": self._draining,
+            "draining": self._register.draining,
             "catalog": self._catalog.digest,
             "owner": self._owner_name,
             "queue": {"queued": queue.queued, "running": queue.running, "waiting": queue.waiting},
@@ -183,10 +189,25 @@ class FlowRunner:
     async def check_health(self) -> None:
         """Serve's probe: that this runs is the answer; a database that is away is no reason to restart."""
 
+    async def _heed_stop(self, stopping: Callable[[], bool]) -> None:
+        """Drain as soon as Serve wants this replica to stop, which ends the calls that Serve waits for."""
+        while not stopping():  # noqa: ASYNC110 - Serve has a flag for it, and no event
+            await asyncio.sleep(STOP_POLL_S)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Runs may finish, then they are handed over; nothing is lost. May be called again meanwhile."""
+        self._register.draining = True
+        ends_at = time.monotonic() + DRAIN_S
+        try:
+            await self._queue.settle(DRAIN_S)
+        except TimeoutError:
+            structlog.get_logger("actors.flow_runner").warning("claim_not_over")
+        await self._register.drain(max(0.0, ends_at - time.monotonic()))
+
     async def _close(self) -> None:
-        """When the replica stops: runs may finish, then they are handed over; nothing is lost."""
-        self._draining = True
-        await self._register.drain(DRAIN_S)
+        """When the replica stops and no call is under way any more."""
+        await self._drain()
         await self._helpers.cancel_all()
         await asyncio.to_thread(self._keeper.close)
         await self._store.close()
@@ -202,18 +223,9 @@ class FlowRunner:
             self._queue.backlog = True
             raise CapacityError(f"this runner has {len(self._register)} runs under way", retry_after_s=1.0)
         new = asked if isinstance(asked, str) else self._new_run(asked)
-        self._register.reserve()
-        asked_at = time.monotonic()
         lease = self._config.lease
-        try:
-            claimed = await self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
-        finally:
-            self._register.unreserve()
-        execution = (
-            None
-            if claimed is None
-            else self._register.begin(claimed, asked_at, stream_tokens or self._shows_tokens)
-        )
+        claim = self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
+        execution = await self._register.take(claim, stream_tokens or self._shows_tokens)
         if execution is None:
             raise Conflict(f"run {run_id} is taken already, or has ended", param="run_id")
         return execution
@@ -223,7 +235,7 @@ class FlowRunner:
         return NewRun(order, flow.version, flow.document)
 
     def _free(self) -> int:
-        return 0 if self._draining else self._register.free
+        return self._register.free
 
     def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
         if claimed.taken_over:
@@ -252,7 +264,7 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
         max_ongoing_requests=config.runner_max_ongoing + config.runner_max_queued,
         max_queued_requests=config.runner_max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
-        graceful_shutdown_timeout_s=2 * DRAIN_S + 5,
+        graceful_shutdown_timeout_s=DRAIN_S + HAND_OVER_S + CLOSE_S,
         logging_config=LoggingConfig(enable_access_log=False),
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5,

@@ -104,11 +104,16 @@ class RunExecution:
         self._began = time.monotonic()
         self._stop: Stop | None = None
         self._reason: ParleyError | None = None
-        self._closing = False
+        self._begun = self._closing = False
 
     def cancel(self, reason: ParleyError) -> None:
         """End the run with this error: CancelledRun makes it cancelled, any other failed."""
         self._end("cancel", reason)
+
+    def leave(self) -> None:
+        """Whoever asked for it is gone: cancel the run if its request says so, else it goes on."""
+        if self.order.request.on_disconnect == "cancel":
+            self.cancel(CancelledRun("the client went away"))
 
     def hand_over(self) -> None:
         """Give the run back to the queue; what its nodes have committed stays."""
@@ -120,6 +125,7 @@ class RunExecution:
 
     async def work(self) -> None:
         """Execute and commit; whatever ends it is told to the readers."""
+        self._begun = True
         order = self.order
         structlog.contextvars.bind_contextvars(request_id=order.request_id, run_id=order.run_id)
         attributes = {"workflow.id": order.run_id, "workflow.type": self._flow.name}
@@ -148,7 +154,9 @@ class RunExecution:
     def _end(self, stop: Stop, reason: ParleyError) -> None:
         if self._stop is None and self.task is not None and not self._closing:
             self._stop, self._reason = stop, reason
-            self.task.cancel()
+            if self._begun:
+                # A task that is cancelled before its first step never takes it: nothing would be written.
+                self.task.cancel()
         elif stop == "lost":
             # The writing of the end finds out by itself: its token is no longer the run's.
             self._stop, self._reason = stop, reason
@@ -179,6 +187,8 @@ class RunExecution:
         order = self.order
         saver = CheckpointSaver(self._parts.store, self.log, is_new=self._claimed.is_new)
         try:
+            if self._stop is not None:
+                return await self._stopped(events, saver)
             async with asyncio.timeout(order.deadline_s + DEADLINE_GRACE_S):
                 return await execute_flow(
                     order,

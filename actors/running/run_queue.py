@@ -46,6 +46,7 @@ class RunQueue:
         self._metrics = metrics
         self._random = jitter or random.Random()
         self._news = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self.backlog = False
         """Whether runs may be waiting that came before any new one."""
         self.state = QueueState()
@@ -53,6 +54,11 @@ class RunQueue:
     def wake(self) -> None:
         """Look now: a run was accepted, or a slot came free while others wait."""
         self._news.set()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Return when no claim is under way: what it took is begun. TimeoutError when that takes longer."""
+        async with asyncio.timeout(timeout_s), self._claiming:
+            pass
 
     async def run(self) -> None:
         """Until cancelled; a fault of ours is logged, and it looks again."""
@@ -83,12 +89,13 @@ class RunQueue:
         """Claim what there is room for; how many runs were begun."""
         begun = 0
         while (room := min(self._free(), MAX_CLAIMS)) > 0:
-            asked_at = time.monotonic()
-            claimed = await self._store.claim_next(
-                self._owner, self._lease.ttl_s, self._lease.max_deaths, room
-            )
-            for run in claimed:
-                self._begin(run, asked_at)
+            async with self._claiming:
+                asked_at = time.monotonic()
+                claimed = await self._store.claim_next(
+                    self._owner, self._lease.ttl_s, self._lease.max_deaths, room
+                )
+                for run in claimed:
+                    self._begin(run, asked_at)
             begun += len(claimed)
             if len(claimed) < room:
                 self.backlog = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,12 +18,15 @@ from registries.contracts.errors import CancelledRun, ParleyError, ValidationErr
 from registries.contracts.runs import RunEvent, RunResult
 from registries.specs import FlowSpec
 
-_HAND_OVER_S = 10.0
+HAND_OVER_S = 10.0
 """How long handing runs over may take once they were told: a commit each, and the end of their calls."""
 
 
 class RunRegister:
-    """Begins claimed runs and forgets ended ones. ``on_free`` is called when a slot comes free."""
+    """Begins claimed runs and forgets ended ones. ``on_free`` is called when a slot comes free.
+
+    A register that drains has no free slot any more.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,8 @@ class RunRegister:
         self._on_free = on_free
         self._owner = TaskOwner()
         self._runs: dict[str, RunExecution] = {}
-        self._reserved = 0
+        self._claims: set[asyncio.Task[RunExecution | None]] = set()
+        self.draining = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -51,16 +55,25 @@ class RunRegister:
 
     @property
     def free(self) -> int:
-        """How many more runs may be begun."""
-        return max(0, self._max_runs - len(self._runs) - self._reserved)
+        """How many more runs may be begun; claims that are under way have a slot each."""
+        return 0 if self.draining else max(0, self._max_runs - len(self._runs) - len(self._claims))
 
-    def reserve(self) -> None:
-        """Keep a slot for a claim that is under way; ``unreserve`` after it, whatever came of it."""
-        self._reserved += 1
+    async def take(
+        self, claim: Awaitable[ClaimedRun | None], stream_tokens: bool = True
+    ) -> RunExecution | None:
+        """Begin the run that this claim takes; None when it takes none. Raises what the claim raises.
 
-    def unreserve(self) -> None:
-        """Give a reserved slot back."""
-        self._reserved -= 1
+        Whoever asked may leave meanwhile: a claim cannot be taken back, so that its run is begun all the
+        same, and cancelled then if its request says so.
+        """
+        claiming = asyncio.create_task(self._take(claim, stream_tokens))
+        self._claims.add(claiming)
+        claiming.add_done_callback(self._claims.discard)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(_leave)
+            raise
 
     def begin(self, claimed: ClaimedRun, asked_at: float, stream_tokens: bool = True) -> RunExecution | None:
         """Start a run that was claimed by a request sent at ``asked_at`` (monotonic).
@@ -73,6 +86,9 @@ class RunRegister:
         except ValidationError as error:
             self._owner.start(self._refuse(claimed, error), f"refuse-{run_id}")
             return None
+        if (before := self._runs.get(run_id)) is not None:
+            # Its lease ran out and came back to us: nobody else tells the old execution.
+            before.lose()
         execution = RunExecution(
             claimed, flow, self._parts, lambda: self._keeper.is_sure(lease), stream_tokens
         )
@@ -84,18 +100,28 @@ class RunRegister:
             lambda: execution.cancel(CancelledRun("the run was cancelled")),
         )
         self._parts.metrics.record_queue_depth(len(self._runs))
-        execution.task = self._owner.start(execution.work(), f"run-{run_id}")
+        execution.task = self._owner.start(_work(execution, before), f"run-{run_id}")
         execution.task.add_done_callback(lambda _: self._forget(execution))
         return execution
 
     async def drain(self, timeout_s: float) -> None:
         """Let runs end by themselves, then hand the rest over to other runners; nothing is left when done."""
-        if not await self._owner.drain(timeout_s):
+        self.draining = True
+        ends_at = time.monotonic() + timeout_s
+        if self._claims:
+            # What they take is a run like the others, and must not be held by nobody.
+            await asyncio.wait(set(self._claims), timeout=timeout_s)
+        if not await self._owner.drain(max(0.0, ends_at - time.monotonic())):
             structlog.get_logger("actors.flow_runner").info("handing_runs_over", runs=len(self._runs))
             for execution in list(self._runs.values()):
                 execution.hand_over()
-            await self._owner.drain(_HAND_OVER_S)
+            await self._owner.drain(HAND_OVER_S)
         await self._owner.cancel_all()
+
+    async def _take(self, claim: Awaitable[ClaimedRun | None], stream_tokens: bool) -> RunExecution | None:
+        asked_at = time.monotonic()
+        claimed = await claim
+        return None if claimed is None else self.begin(claimed, asked_at, stream_tokens)
 
     def _flow_of(self, claimed: ClaimedRun) -> FlowSpec:
         """The version that the run is pinned to; raises ValidationError."""
@@ -128,3 +154,17 @@ class RunRegister:
         self._parts.metrics.record_queue_depth(len(self._runs))
         # On the next turn of the loop: done callbacks run in any order.
         asyncio.get_running_loop().call_soon(self._on_free)
+
+
+async def _work(execution: RunExecution, before: RunExecution | None) -> None:
+    """The run's task. An execution of the same run ends first, so that no node is called twice at once."""
+    if before is not None and before.task is not None:
+        await asyncio.wait({before.task})
+    await execution.work()
+
+
+def _leave(claiming: asyncio.Task[RunExecution | None]) -> None:
+    if claiming.cancelled() or claiming.exception() is not None:
+        return
+    if (execution := claiming.result()) is not None:
+        execution.leave()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from actors.running.run_queue import MAX_CLAIMS, RunQueue
 from actors.stores.records import ClaimedRun, Lease, QueueState
 from actors.telemetry.metrics import Metrics
@@ -25,12 +27,15 @@ class Waiting:
         self.runs = [claimed(n) for n in range(count)]
         self.away = False
         self.asked: list[int] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def claim_next(self, owner: str, ttl_s: float, max_deaths: int, limit: int) -> list[ClaimedRun]:
         if self.away:
             raise StoreError("the disk is away")
         self.asked.append(limit)
         taken, self.runs = self.runs[:limit], self.runs[limit:]
+        await self.answers.wait()
         return taken
 
     async def queue(self) -> QueueState:
@@ -124,3 +129,20 @@ async def test_a_fault_of_ours_is_not_the_end_of_looking() -> None:
     await until(lambda: runner.begun == ["r0"], 10)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_settling_waits_for_the_claim_that_is_under_way() -> None:
+    store, runner = Waiting(1), Runner(slots=10)
+    store.answers.clear()
+    queue = queue_over(store, runner)
+    fetching = asyncio.create_task(queue.fetch())
+    await until(lambda: store.asked == [10], 5)
+    runner.slots = 0
+    with pytest.raises(TimeoutError):
+        await queue.settle(0.05)
+    settling = asyncio.create_task(queue.settle(5))
+    await asyncio.sleep(0)
+    store.answers.set()
+    await settling
+    assert runner.begun == ["r0"], "claimed, and held by nobody"
+    await fetching
