@@ -38,12 +38,17 @@ _RELOAD_AGAIN_S = 1.0
 
 @dataclass(slots=True)
 class _Held:
-    """A run that this process holds; ``last_seq`` is committed."""
+    """A run that this process holds; ``last_seq`` is committed.
+
+    ``until`` (the loop's clock) is when its lease runs out: an attempt that ends without an end of its own
+    is told of by nobody, it is only renewed no more.
+    """
 
     tenant: str
     owner: str
     lease: Lease
     last_seq: int
+    until: float
 
 
 class MirroredStore:
@@ -63,7 +68,7 @@ class MirroredStore:
         self._lost: set[str] = set()
         self._reload = asyncio.Event()
         self._reloader: asyncio.Task[None] | None = None
-        self._tier = RedisHotTier(url, instance, on_missing=self._on_missing, held=lambda: tuple(self._held))
+        self._tier = RedisHotTier(url, instance, on_missing=self._on_missing, held=self._held_now)
 
     @property
     def live(self) -> LiveEvents:
@@ -89,7 +94,7 @@ class MirroredStore:
         """See RunStore."""
         claimed = await self._database.claim(run, owner, ttl_s, max_deaths)
         if claimed is not None:
-            self._hold(claimed, owner)
+            self._hold(claimed, owner, ttl_s)
         return claimed
 
     async def claim_next(
@@ -98,7 +103,7 @@ class MirroredStore:
         """See RunStore."""
         claimed = await self._database.claim_next(owner, ttl_s, max_deaths, limit)
         for run in claimed:
-            self._hold(run, owner)
+            self._hold(run, owner, ttl_s)
         return claimed
 
     def open_renewer(self) -> LeaseRenewer:
@@ -252,7 +257,7 @@ class MirroredStore:
     async def facts(self) -> StoreFacts:
         """The database's, and whether the hot tier answers."""
         facts = await self._database.facts()
-        tier = {"state": "up" if self._tier.is_up else "away", "held_runs": len(self._held)}
+        tier = {"state": "up" if self._tier.is_up else "away", "held_runs": len(self._held_now())}
         return replace(facts, details={**facts.details, "hot_tier": tier})
 
     async def close(self) -> None:
@@ -265,17 +270,27 @@ class MirroredStore:
 
     # -- the mirror
 
-    def _hold(self, claimed: ClaimedRun, owner: str) -> None:
+    def _hold(self, claimed: ClaimedRun, owner: str, ttl_s: float) -> None:
         order = claimed.order
-        self._held[order.run_id] = _Held(order.tenant, owner, claimed.lease, claimed.last_seq)
+        until = self._loop.time() + ttl_s
+        self._held[order.run_id] = _Held(order.tenant, owner, claimed.lease, claimed.last_seq, until)
         self._tier.keep_state(
             order.run_id, claimed.last_seq, status="running", owner=owner, tenant=order.tenant, waiting=""
         )
 
-    def _renewed(self, asked: Sequence[Lease], held: frozenset[Lease]) -> None:
+    def _held_now(self) -> tuple[str, ...]:
+        now = self._loop.time()
+        for run_id in [run_id for run_id, held in self._held.items() if held.until < now]:
+            del self._held[run_id]
+        return tuple(self._held)
+
+    def _renewed(self, asked: Sequence[Lease], held: frozenset[Lease], ttl_s: float) -> None:
+        until = self._loop.time() + ttl_s
         for lease in asked:
             if lease not in held:
                 self._let_go(lease)
+            elif (ours := self._held.get(lease.run_id)) is not None and ours.lease == lease:
+                ours.until = until
         self._tier.touch([lease.run_id for lease in held])
 
     def _let_go(self, lease: Lease) -> None:
@@ -308,7 +323,7 @@ class MirroredStore:
                 self._tier.publish(run_id, await self._database.events(run_id, tenant, after, 10))
 
     def _on_missing(self, run_ids: Sequence[str]) -> None:
-        self._lost.update(run_id for run_id in run_ids if run_id in self._held)
+        self._lost.update(set(run_ids).intersection(self._held_now()))
         if not self._lost:
             return
         self._reload.set()
@@ -348,7 +363,7 @@ class _TouchingRenewer:
     def __init__(
         self,
         renewer: LeaseRenewer,
-        renewed: Callable[[Sequence[Lease], frozenset[Lease]], None],
+        renewed: Callable[[Sequence[Lease], frozenset[Lease], float], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._renewer = renewer
@@ -359,7 +374,7 @@ class _TouchingRenewer:
         """See LeaseRenewer."""
         renewal = self._renewer.renew(leases, ttl_s)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._renewed, leases, renewal.held)
+            self._loop.call_soon_threadsafe(self._renewed, leases, renewal.held, ttl_s)
         return renewal
 
     def close(self) -> None:

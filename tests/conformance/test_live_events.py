@@ -259,6 +259,35 @@ async def test_a_lease_that_is_lost_is_held_and_touched_no_more(
         await there.close()
 
 
+async def test_a_run_that_is_renewed_no_more_is_not_filled_in_again(
+    redis_url: str, redis_instance: str, tmp_path: Path
+) -> None:
+    """Its attempt ended without an end of its own: the database was away, or the runner broke it."""
+    config = RuntimeConfig(home=str(tmp_path), redis_url=redis_url, instance=redis_instance)
+    store = await open_store(config)
+    assert isinstance(store, MirroredStore)
+
+    async def held() -> int:
+        return int((await store.facts()).details["hot_tier"]["held_runs"])
+
+    try:
+        left = await take(store, ttl_s=0.2)
+        renewed = await take(store, "r2", ttl_s=0.2)
+        assert await held() == 2
+        renewer = store.open_renewer()
+        await asyncio.to_thread(renewer.renew, [renewed.lease], 60.0)
+        renewer.close()
+
+        async def one_is_left() -> bool:
+            return await held() == 1
+
+        await until(one_is_left, 5)
+        store._on_missing([left.lease.run_id, renewed.lease.run_id])
+        assert store._lost == {renewed.lease.run_id}
+    finally:
+        await store.close()
+
+
 async def test_without_redis_there_is_nothing_to_wait_for() -> None:
     live = live_events(object())
     assert isinstance(live, NoLiveEvents) and not live.is_live
