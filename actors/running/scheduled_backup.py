@@ -15,6 +15,9 @@ from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError
 
+_JOB = "backup"
+AGAIN_S = 3600.0
+"""So long after a runner began a backup another one makes it, should the first have died over it."""
 _NAME = re.compile(r"parley-\d{8}T\d{6}Z\.backup")
 _PART = re.compile(r"\.parley-\d{8}T\d{6}Z\.backup\.part")
 
@@ -22,18 +25,22 @@ _PART = re.compile(r"\.parley-\d{8}T\d{6}Z\.backup\.part")
 class ScheduledBackup:
     """Writes ``<home>/<backup.folder>/parley-<UTC time>.backup`` and keeps the newest ``backup.keep``."""
 
-    def __init__(self, store: Store, config: RuntimeConfig) -> None:
+    def __init__(self, store: Store, config: RuntimeConfig, again_s: float = AGAIN_S) -> None:
         self._store = store
         self._config = config
+        self._again_s = again_s
         self._owed = False
 
     async def back_up(self) -> None:
         """Write one when it is due and this process's turn.
 
-        A failed one is owed by this process and tried again at its next call. Raises as write_backup does.
+        A failed one is owed by this process and tried again at its next call; one that a process died over is
+        made by another after ``again_s``. Raises as write_backup does.
         """
         plan = self._config.backup
-        if plan.every_h <= 0 or not (self._owed or await self._store.turn("backup", plan.every_h * 3600)):
+        if plan.every_h <= 0:
+            return
+        if not self._owed and not await self._store.turn(_JOB, plan.every_h * 3600, self._again_s):
             return
         self._owed = True
         folder = Path(self._config.home) / plan.folder
@@ -45,6 +52,7 @@ class ScheduledBackup:
             manifest = await write_backup(database, path)
         finally:
             await database.close()
+        await self._store.turn(_JOB, 0.0)
         self._owed = False
         removed = await asyncio.to_thread(remove_old_backups, folder, plan.keep)
         runs = sum(part.rows for part in manifest.parts if part.table == "runs")

@@ -250,9 +250,9 @@ class MirroredStore:
         """See Store."""
         return await self._database.prune(policy, limit)
 
-    async def turn(self, job: str, every_s: float) -> bool:
+    async def turn(self, job: str, every_s: float, again_s: float | None = None) -> bool:
         """See Store."""
-        return await self._database.turn(job, every_s)
+        return await self._database.turn(job, every_s, again_s)
 
     async def facts(self) -> StoreFacts:
         """The database's, and whether the hot tier answers."""

@@ -37,9 +37,8 @@ _SUPERSEDED = (
     " WHERE n.thread_id = {table}.thread_id AND n.ns = {table}.ns)"
 )
 _TAKE_TURN = (
-    "INSERT INTO turns (job, taken_at) VALUES (?, {now}) ON CONFLICT (job) DO UPDATE"
-    " SET taken_at = excluded.taken_at WHERE turns.taken_at <= excluded.taken_at - ?"
-    " OR turns.taken_at > excluded.taken_at + ?"
+    "INSERT INTO turns (job, taken_at) VALUES (?, {now} - ?) ON CONFLICT (job) DO UPDATE"
+    " SET taken_at = excluded.taken_at WHERE turns.taken_at <= {now} - ? OR turns.taken_at > {now} + ?"
 )
 _SET_SWEPT = (
     "INSERT INTO turns (job, taken_at) VALUES (?, ?)"
@@ -63,14 +62,15 @@ def prune(tx: Transaction, policy: RetentionConfig, limit: int) -> Pruned:
     return Pruned(runs, states)
 
 
-def take_turn(tx: Transaction, job: str, every_s: float) -> bool:
-    """Whether the caller is the one to do the job now: of many at once one is.
+def take_turn(tx: Transaction, job: str, every_s: float, again_s: float | None = None) -> bool:
+    """Whether the caller is the one to do the job now: of many at once one is. See Store.turn.
 
     By the database's clock. A turn that lies more than a period in the future (the clock was set back) counts
     as none.
     """
     period_s = float(every_s)
-    return tx.execute(_TAKE_TURN, (job, period_s, period_s)).rowcount == 1
+    early_s = 0.0 if again_s is None else max(0.0, period_s - again_s)
+    return tx.execute(_TAKE_TURN, (job, early_s, period_s, period_s)).rowcount == 1
 
 
 def _prune_runs(tx: Transaction, ended_before: float, limit: int) -> tuple[int, int]:

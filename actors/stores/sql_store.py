@@ -191,8 +191,8 @@ class SqlStore:
     async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
         return await self._database.write(lambda tx: retention.prune(tx, policy, limit))
 
-    async def turn(self, job: str, every_s: float) -> bool:
-        return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s))
+    async def turn(self, job: str, every_s: float, again_s: float | None = None) -> bool:
+        return await self._database.write(lambda tx: retention.take_turn(tx, job, every_s, again_s))
 
     async def facts(self) -> StoreFacts:
         version = await self._database.read(schema_version)

@@ -223,8 +223,12 @@ class Store(RunStore, CheckpointStore, Protocol):
         """Remove at most ``limit`` ended runs (and checkpoints) that are older than the policy keeps them."""
         ...
 
-    async def turn(self, job: str, every_s: float) -> bool:
-        """Whether it is this caller's turn for a job that the whole runtime does once in ``every_s``."""
+    async def turn(self, job: str, every_s: float, again_s: float | None = None) -> bool:
+        """Whether it is this caller's turn for a job that the whole runtime does once in ``every_s``.
+
+        ``again_s``: somebody's turn again so much later, should this caller not live to take it anew, with 0
+        for ``every_s``, when the job is done.
+        """
         ...
 
     async def facts(self) -> StoreFacts:

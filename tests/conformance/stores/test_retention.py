@@ -96,5 +96,11 @@ async def test_of_many_processes_one_has_the_turn(store: Store, config: RuntimeC
         assert sum(turns) == 1
         assert await other.turn("backup", 60.0) and not await store.turn("backup", 60.0)
         assert await store.turn("prune", 0.0)
+        # Begun, and its process died: soon it is somebody's again. Done: it is not.
+        assert await store.turn("copy", 60.0, 0.1) and not await other.turn("copy", 60.0, 0.1)
+        await asyncio.sleep(0.15)
+        assert await other.turn("copy", 60.0, 0.1) and await other.turn("copy", 0.0)
+        await asyncio.sleep(0.15)
+        assert not await store.turn("copy", 60.0, 0.1)
     finally:
         await other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from actors.stores.store import Store
 from registries.contracts.config import BackupConfig, RuntimeConfig
 from registries.contracts.errors import StoreError
 from tests.conformance.stores.sample_runs import new_run
+from tests.polling import until
 
 
 @pytest.fixture
@@ -69,6 +71,35 @@ async def test_a_failed_backup_is_tried_again_before_the_next_turn(
     await backups.back_up()
     await backups.back_up()
     assert len(list((tmp_path / "backups").iterdir())) == 1
+
+
+async def test_one_that_its_process_died_over_is_made_by_another(
+    store: Store, config: RuntimeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "backups").write_text("in the way")
+    with pytest.raises(StoreError, match="backups"):
+        # And never comes back to it.
+        await ScheduledBackup(store, config, again_s=0.2).back_up()
+    (tmp_path / "backups").unlink()
+
+    async def made() -> bool:
+        await ScheduledBackup(store, config, again_s=0.2).back_up()
+        return (tmp_path / "backups").exists()
+
+    assert not await made(), "it was another one's turn a moment ago"
+    await until(made, 10)
+    await asyncio.sleep(0.3)
+    assert await made() and len(list((tmp_path / "backups").iterdir())) == 1
+
+
+async def test_an_old_backup_that_cannot_be_removed_is_told(
+    store: Store, config: RuntimeConfig, tmp_path: Path
+) -> None:
+    for day in ("01", "02"):
+        (tmp_path / "backups" / f"parley-202501{day}T000000Z.backup").mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot be removed"):
+        await ScheduledBackup(store, config).back_up()
+    assert len([path for path in (tmp_path / "backups").iterdir() if path.is_file()]) == 1
 
 
 STAMP = st.integers(0, 10**8 - 1).map(lambda day: f"parley-{day:08}T000000Z.backup")
