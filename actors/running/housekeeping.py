@@ -26,17 +26,22 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Until cancelled; a failure is logged and tried again at the next turn."""
-        log = structlog.get_logger("actors.running")
         pause_s = min(_LOOK_S, self._config.retention.every_s)
         while True:
             await asyncio.sleep(pause_s)
-            try:
-                await self.prune()
-                await self._back_up()
-            except ParleyError as error:
-                log.warning("housekeeping_failed", error=error.message)
-            except Exception:
-                log.exception("housekeeping_fault")
+            # Each by itself: a pruning that fails is the very time to have a backup.
+            await self._attempt(self.prune)
+            await self._attempt(self._back_up)
+
+    async def _attempt(self, job: Callable[[], Awaitable[None]]) -> None:
+        log = structlog.get_logger("actors.running")
+        try:
+            await job()
+        except ParleyError as error:
+            log.warning("housekeeping_failed", error=error.message)
+        except Exception:
+            # Logged and gone on: one fault of ours must not be the end of all pruning and backups.
+            log.exception("housekeeping_fault")
 
     async def prune(self) -> None:
         """One retention pass, when it is this process's turn."""

@@ -8,12 +8,12 @@ from registries.contracts.errors import StoreError
 from tests.polling import until
 
 
-class NobodysTurn:
+class FaultyPruning:
     async def turn(self, job: str, every_s: float) -> bool:
-        return False
+        raise StoreError("the turns are away")
 
 
-async def test_no_fault_is_the_end_of_it() -> None:
+async def test_no_fault_is_the_end_of_it_and_no_pruning_keeps_backups_away() -> None:
     faults = [StoreError("away"), OSError("the folder is gone")]
     made: list[str] = []
 
@@ -23,7 +23,7 @@ async def test_no_fault_is_the_end_of_it() -> None:
         made.append("backup")
 
     config = RuntimeConfig(home="/nowhere", retention=RetentionConfig(every_s=0.01))
-    work = asyncio.create_task(Housekeeping(NobodysTurn(), config, back_up).run())  # type: ignore[arg-type]
+    work = asyncio.create_task(Housekeeping(FaultyPruning(), config, back_up).run())  # type: ignore[arg-type]
     await until(lambda: bool(made), 10)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
