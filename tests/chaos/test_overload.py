@@ -1,7 +1,7 @@
 """Ten times more than a model can take: it works at its capacity, and the rest is refused at once.
 
-A suite of its own, whose processes are not measured for coverage: with that they are a third slower, and the
-figures would be the measurement's.
+A suite of its own, whose processes are not measured for coverage: the tracer's time would be part of the
+figures.
 """
 
 from __future__ import annotations
