@@ -155,7 +155,6 @@ class FlowRunner:
                 execution.leave()
         if execution.log.ending is None:
             raise execution.error or CapacityError("the run goes on at another runner", retry_after_s=1.0)
-        # Not pydantic's own JSON, which refuses the half surrogates that models emit.
         yield dump_json(execution.log.ending.model_dump()).encode()
 
     async def wake(self) -> None:

@@ -9,23 +9,10 @@ import pytest
 from actors.gpu import GpuMemory, GpuReport
 from actors.model_placement import EMBEDDED_GPU_SHARE, num_gpus_for, placed_model, placement_problem
 from registries.contracts.config import RuntimeConfig
-from registries.specs import ModelSpec
+from tests.unit.actors.test_model_replica import spec
 
 CONFIG = RuntimeConfig(home="h", max_vram_usage_gb=6)
 GPUS = {"CPU": 4.0, "GPU": 2.0}
-
-
-def spec(**fields: Any) -> ModelSpec:
-    settings = {
-        "key": "m",
-        "family": "f",
-        "provider": "local",
-        "engine": "vllm",
-        "location": "x/y",
-        "context_window": 128,
-        "default_strategy": "optimized",
-    }
-    return ModelSpec.model_validate({**settings, **fields})
 
 
 @pytest.mark.parametrize(
