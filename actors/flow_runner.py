@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import ray
 import structlog
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
@@ -18,16 +15,18 @@ from ray.serve.schema import LoggingConfig
 from actors.gateway.open_gateway import open_gateway
 from actors.heap import settle_heap
 from actors.outputs import outputs_root
+from actors.processor_share import ProcessorShare
 from actors.runner_scaling import RunnerScalingPolicy, runner_metrics
+from actors.running.audience import Audience
+from actors.running.event_patience import begin_patience_s, token_linger_s
 from actors.running.housekeeping import Housekeeping
 from actors.running.lease_keeper import LeaseKeeper
 from actors.running.nodes_here import nodes_here
-from actors.running.patient_generator import PatientGenerator
+from actors.running.owner_name import owner_name
 from actors.running.ports import GpuResources
 from actors.running.ray_placement import ExpertPool, RayPlacement
 from actors.running.replica_stop import replica_stop
 from actors.running.run_execution import RunExecution, RunParts
-from actors.running.run_log import LINGER_S
 from actors.running.run_queue import RunQueue
 from actors.running.run_register import HAND_OVER_S, RunRegister
 from actors.running.scheduled_backup import ScheduledBackup
@@ -36,6 +35,7 @@ from actors.stores.json_text import dump_json
 from actors.stores.live_events import NoLiveEvents, live_events
 from actors.stores.open_store import open_store
 from actors.stores.records import ClaimedRun, NewRun
+from actors.telemetry.logs import flush_logs
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.traced_generator import TracedGenerator
 from actors.telemetry.tracing import current_traceparent, flush_tracing
@@ -53,9 +53,6 @@ STOP_POLL_S = 0.2
 """How late a runner may notice that it has to stop."""
 CLOSE_S = 15.0
 """For what comes after the runs: connections to the database and to models are closed."""
-BUSY_RUNS = 16
-"""With this many runs, tokens linger twice as long before they are sent, and so on."""
-MAX_LINGER_S = 0.2
 SHORT_RUN_S = 0.5
 """Half of what the front door waits for a sign of life before it accepts the run itself."""
 
@@ -75,27 +72,30 @@ class FlowRunner:
         self._metrics = telemetry.metrics
         self._catalog = load_catalog(config)
         self._helpers = TaskOwner()
+        self._share = ProcessorShare()
+        self._busy = 0.0
         self._gateway = await open_gateway(
             config, self._catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
         experts = ExpertPool(config, self._helpers, telemetry.metrics)
-        self._store = await open_store(config, "runner")
+        self._store = await open_store(config, "runner", telemetry.metrics.record_unheld_end)
         live = live_events(self._store)
         # Words of a run that nobody streams reach readers by live events alone.
         self._shows_tokens = not isinstance(live, NoLiveEvents)
-        generator = TracedGenerator(PatientGenerator(self._gateway))
+        generator = TracedGenerator(self._gateway)
         resources = GpuResources(config.max_vram_usage_gb)
         parts = RunParts(
             generator=generator,
             store=self._store,
             graphs=FlowGraphs(self._catalog),
             metrics=telemetry.metrics,
-            placement=lambda events: RayPlacement(
-                experts, events, nodes_here(generator, events, resources, self._catalog)
+            placement=lambda events, held, check_held: RayPlacement(
+                experts, events, nodes_here(held, events, resources, self._catalog), check_held
             ),
             resources=resources,
             outputs_root=outputs_root(config),
-            linger_s=self._linger_s,
+            linger_s=lambda: token_linger_s(len(self._register)),
+            begin_patience_s=lambda: begin_patience_s(self._busy),
             publish=lambda events: live.publish(events[0].run_id, events),
         )
         self._owner_name = owner_name(config)
@@ -126,7 +126,7 @@ class FlowRunner:
         ended), StoreError. Closing or cancelling the stream leaves the run to go on, unless the request
         said ``on_disconnect: cancel``.
         """
-        execution = await self._execution(asked, stream_tokens=True)
+        execution = await self._execution(asked, Audience())
         reader = execution.log.reader()
         ended = False
         try:
@@ -143,7 +143,7 @@ class FlowRunner:
         Before it comes an empty item when the run takes longer than ``SHORT_RUN_S``: it is begun. Every item
         of a stream costs a hop, and most of what ``run`` tells would be thrown away.
         """
-        execution = await self._execution(asked, stream_tokens=False)
+        execution = await self._execution(asked, Audience(tokens=self._shows_tokens, events=False))
         assert execution.task is not None
         try:
             ended, _ = await asyncio.wait({execution.task}, timeout=SHORT_RUN_S)
@@ -182,8 +182,9 @@ class FlowRunner:
         }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """For RunnerScalingPolicy."""
-        return dict(runner_metrics(len(self._register), self._queue.state.queued))
+        """For RunnerScalingPolicy; Serve asks every second (metrics_interval_s)."""
+        self._busy = self._share.read()
+        return dict(runner_metrics(len(self._register), self._queue.state.queued, self._busy))
 
     async def check_health(self) -> None:
         """Serve's probe: that this runs is the answer; a database that is away is no reason to restart."""
@@ -212,8 +213,9 @@ class FlowRunner:
         await self._store.close()
         await self._gateway.aclose()
         flush_tracing()
+        flush_logs()
 
-    async def _execution(self, asked: RunOrder | str, stream_tokens: bool) -> RunExecution:
+    async def _execution(self, asked: RunOrder | str, audience: Audience) -> RunExecution:
         run_id = asked if isinstance(asked, str) else asked.run_id
         if (held := self._register.get(run_id)) is not None:
             return held
@@ -224,7 +226,7 @@ class FlowRunner:
         new = asked if isinstance(asked, str) else self._new_run(asked)
         lease = self._config.lease
         claim = self._store.claim(new, self._owner_name, lease.ttl_s, lease.max_deaths)
-        execution = await self._register.take(claim, stream_tokens or self._shows_tokens)
+        execution = await self._register.take(claim, audience)
         if execution is None:
             raise Conflict(f"run {run_id} is taken already, or has ended", param="run_id")
         return execution
@@ -239,20 +241,11 @@ class FlowRunner:
     def _begin(self, claimed: ClaimedRun, asked_at: float) -> None:
         if claimed.taken_over:
             self._metrics.record_lease_reclaimed()
-        self._register.begin(claimed, asked_at, self._shows_tokens)
+        self._register.begin(claimed, asked_at, Audience(tokens=self._shows_tokens))
 
     def _on_free(self) -> None:
         if self._queue.backlog:
             self._queue.wake()
-
-    def _linger_s(self) -> float:
-        return min(MAX_LINGER_S, LINGER_S * (1 + len(self._register) / BUSY_RUNS))
-
-
-def owner_name(config: RuntimeConfig) -> str:
-    """Who holds a lease: runtime, node, process; unique, since a pid may come again."""
-    node = ray.get_runtime_context().get_node_id()[:12]
-    return f"{config.instance}:{node}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def flow_runner_app(config: RuntimeConfig) -> serve.Application:

@@ -15,6 +15,10 @@ from registries.contracts.runs import RunRequest, RunResult
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+_OURS = re.compile(
+    r"^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json|\.[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json\.[0-9a-f]{8})$"
+)
+"""A result, or one that was not published; whatever else somebody keeps beside them is theirs."""
 
 
 class Artifact(RunResult):
@@ -39,6 +43,29 @@ def artifact_path(root: Path, flow: str, execution_id: str) -> Path:
         if not SAFE.match(name) or ".." in name:
             raise ValidationError(f"{field} {name!r} must match {SAFE.pattern}", param=field)
     return root / f"{flow_name}_flows" / f"{execution_id}.json"
+
+
+def prune_outputs(root: Path, older_than_s: float, now: float) -> int:
+    """Remove results that were written so long before ``now`` (Unix time), and what killed runners left
+    half-written; how many.
+
+    Blocking: call it in a thread. Raises StoreError. In the flows' folders, files with other names stay.
+    """
+    removed = 0
+    try:
+        for folder in root.glob("*_flows"):
+            if folder.is_symlink():
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    is_ours = _OURS.match(entry.name) and entry.is_file(follow_symlinks=False)
+                    if is_ours and entry.stat(follow_symlinks=False).st_mtime < now - older_than_s:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(entry.path)
+                            removed += 1
+    except OSError as error:
+        raise StoreError(f"{root} cannot be pruned: {error}", param="outputs_dir") from error
+    return removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks import durable_runs, fanout, gateway_overhead, memory, queued_runs, start, tokens
+from benchmarks import durable_runs, fanout, gateway_overhead, memory, queued_runs, recovery, start, tokens
 from benchmarks.bench_database import bench_database
 from benchmarks.bench_model import BENCH_MODEL
 from benchmarks.child import say
@@ -30,6 +30,7 @@ QUESTIONS = (
     "durable_runs",
     "durable_runs_postgres",
     "queued_runs",
+    "recovery",
     "tokens",
 )
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
@@ -59,6 +60,8 @@ class Session:
             await self._guard("the bench's runtime", self._bench_runtime())
         if "queued_runs" in self._wanted:
             await self._guard("queued_runs", self._queue_runtime())
+        if "recovery" in self._wanted:
+            await self._guard("recovery", self._recovery_runtime())
         if "durable_runs_postgres" in self._wanted:
             await self._guard("durable_runs_postgres", self._postgres_runtime())
 
@@ -85,6 +88,10 @@ class Session:
     async def _queue_runtime(self) -> None:
         async with stage(_sub(self._folder, "queue"), self._cache, (tokens.NANO,)) as staged:
             await self._ask("queued_runs", queued_runs.measure(staged))
+
+    async def _recovery_runtime(self) -> None:
+        async with stage(_sub(self._folder, "recovery"), self._cache, (tokens.NANO,)) as staged:
+            await self._ask("recovery", recovery.measure(staged))
 
     async def _postgres_runtime(self) -> None:
         with bench_database() as url:

@@ -1,7 +1,8 @@
 """What does a durable run cost, how many finish a second, and how soon does a reader see what happened?
 
 Three nodes after one another, each asking an instant model once, over HTTP; every node is committed before
-the next begins. LangGraph's own in-memory dev server does the same work in the same minutes.
+the next begins. LangGraph's own in-memory dev server does the same work in the same minutes, and so do the
+bare parts (Serve, HAProxy, LangGraph) with nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.bare_target import bare_target
 from benchmarks.child import say
 from benchmarks.langgraph_server import langgraph_server
 from benchmarks.load import Sample, Target, closed_loop, quantile_ms, session
@@ -24,64 +26,101 @@ from benchmarks.stage import DURABLE_FLOW, SLOW, Stage
 
 QUESTION = "durable_runs"
 ALONE_MS, RATE_SQLITE, RATE_POSTGRES, COMMITS, EVENT_MS = 15.0, 250.0, 150.0, 6.0, 50.0
-IN_FLIGHT, SECONDS, ROUNDS, ALONE = 32, 8.0, 2, 60
-READERS = 40
+IN_FLIGHT, SECONDS, ROUNDS, ALONE = 32, 8.0, 2, 100
+READERS, BESIDE = 40, 4
+WARM_UP, SETTLE_S = 100, 20.0
+"""First runs, before one alone is timed; and so long the load lasts before rates are, in which runners that
+fill a core get company."""
 PROMPT = "How shall we store passwords?"
 
 
 async def measure(stage: Stage) -> Finding:
     """Rows for SQLite, with the dev server beside it."""
     ours = run_target(stage, "parley")
-    async with langgraph_server(stage.cache, stage.folder, stage.instant_url) as peer:
+    async with (
+        langgraph_server(stage.cache, stage.folder, stage.instant_url) as peer,
+        bare_target(stage, PROMPT) as bare,
+    ):
         asked = {"assistant_id": "three", "input": {"prompt": PROMPT, "outputs": []}}
         theirs = Target("langgraph dev", f"{peer.base_url}/runs/wait", asked)
         async with session(IN_FLIGHT) as client:
-            for target in (ours, theirs):
-                refuse_errors(await closed_loop(client, target, 4, requests=12))
+            for target in (ours, bare, theirs):
+                refuse_errors(await closed_loop(client, target, 4, requests=WARM_UP))
             before = await commits(stage)
-            alone = {t.name: await _alone(client, t, n) for t, n in ((ours, ALONE), (theirs, 10))}
+            counts = ((ours, ALONE), (bare, ALONE), (theirs, 10))
+            alone = {target.name: await _alone(client, target, count) for target, count in counts}
             # One at a time, so that no two runs share a commit; the claim, which accepts too, is one more.
             a_run = 1 + (await commits(stage) - before) / ALONE
+            for target in (ours, bare, theirs):
+                refuse_errors(await closed_loop(client, target, IN_FLIGHT, seconds=SETTLE_S))
             cpu_before = await asyncio.to_thread(read_cpu, runtime_processes(stage.runtime.home))
-            rates = await _rates(client, [ours, theirs])
+            rates = await _rates(client, [ours, bare, theirs])
             cpu_after = await asyncio.to_thread(read_cpu, runtime_processes(stage.runtime.home))
-    lag = await event_lag_ms(stage)
-    rows = (
-        Row(
-            "durable: p50 of a 3-node run, 1 in flight",
-            alone[ours.name],
-            "ms",
-            ALONE_MS,
-            note=f"LangGraph's dev server {alone[theirs.name]:.0f} ms",
-        ),
-        Row(
-            f"durable: runs/s at {IN_FLIGHT} in flight, SQLite",
-            statistics.median(s.rate for s in rates[ours.name]),
-            "runs/s",
-            RATE_SQLITE,
-            at_most=False,
-            note=f"LangGraph's dev server {statistics.median(s.rate for s in rates[theirs.name]):.0f}",
-        ),
-        Row("durable: commits a run", a_run, "", COMMITS, note="1 in flight, acceptance included"),
-        Row("durable: an event reaches a reader, p95", lag["p95_ms"], "ms", EVENT_MS, note=lag["note"]),
-    )
+    lag, busy_lag = await event_lag_ms(stage), await _event_lag_beside_load(stage, ours)
+    medians = {name: statistics.median(s.rate for s in samples) for name, samples in rates.items()}
+    rows = _rows([ours.name, bare.name, theirs.name], alone, medians, a_run, (lag, busy_lag))
     details: dict[str, Any] = {
         "alone_ms": alone,
         "rates": {name: rounded([s.rate for s in samples]) for name, samples in rates.items()},
         "p50_at_load_ms": {n: quantile_ms(s[-1].latencies_s, 0.5) for n, s in rates.items()},
         "cpu_s_by_process": cpu_between(cpu_before, cpu_after),
         "event_lag": lag,
+        "event_lag_beside_load": busy_lag,
     }
     finding = Finding(QUESTION, rows, details)
     return Finding(QUESTION, rows, details, await _profile(stage)) if finding.missed else finding
+
+
+def _rows(
+    names: list[str],
+    alone: dict[str, float],
+    rates: dict[str, float],
+    a_run: float,
+    lags: tuple[dict[str, Any], dict[str, Any]],
+) -> tuple[Row, ...]:
+    ours, bare, theirs = names
+    lag, busy_lag = lags
+    share = rates[ours] / rates[bare]
+    return (
+        Row(
+            "durable: p50 of a 3-node run, 1 in flight",
+            alone[ours],
+            "ms",
+            ALONE_MS,
+            note=f"LangGraph's dev server {alone[theirs]:.0f} ms",
+        ),
+        Row(
+            f"durable: runs/s at {IN_FLIGHT} in flight, SQLite",
+            rates[ours],
+            "runs/s",
+            RATE_SQLITE,
+            at_most=False,
+            note=f"LangGraph's dev server {rates[theirs]:.0f}",
+        ),
+        Row(
+            "durable: the same parts with nothing of ours, neither durable nor accounted",
+            rates[bare],
+            "runs/s",
+            note=f"p50 alone {alone[bare]:.1f} ms; ours is {share:.2f} of it",
+        ),
+        Row("durable: commits a run", a_run, "", COMMITS, note="1 in flight, acceptance included"),
+        Row("durable: an event reaches a reader, p95", lag["p95_ms"], "ms", EVENT_MS, note=lag["note"]),
+        Row(
+            f"durable: the same beside {BESIDE} instant runs in flight, which fill both cores",
+            busy_lag["p95_ms"],
+            "ms",
+            note=busy_lag["note"],
+        ),
+    )
 
 
 async def measure_postgres(stage: Stage) -> Finding:
     """The rate alone, on a runtime whose store is PostgreSQL."""
     ours = run_target(stage, "parley on PostgreSQL")
     async with session(IN_FLIGHT) as client:
-        refuse_errors(await closed_loop(client, ours, 4, requests=12))
+        refuse_errors(await closed_loop(client, ours, 4, requests=WARM_UP))
         p50_ms = await _alone(client, ours, ALONE)
+        refuse_errors(await closed_loop(client, ours, IN_FLIGHT, seconds=SETTLE_S))
         rates = [
             refuse_errors(await closed_loop(client, ours, IN_FLIGHT, seconds=SECONDS)) for _ in range(ROUNDS)
         ]
@@ -146,6 +185,17 @@ async def event_lag_ms(stage: Stage) -> dict[str, Any]:
         "p95_ms": quantile_ms(lags, 0.95),
         "note": f"p50 {quantile_ms(lags, 0.5):.0f} ms, {len(lags)} events",
     }
+
+
+async def _event_lag_beside_load(stage: Stage, target: Target) -> dict[str, Any]:
+    """The same while other runs keep the machine busy."""
+    async with session(BESIDE) as client:
+        load = asyncio.create_task(closed_loop(client, target, BESIDE, seconds=600.0))
+        try:
+            return await event_lag_ms(stage)
+        finally:
+            load.cancel()
+            await asyncio.wait({load})
 
 
 def refuse_errors(sample: Sample) -> Sample:

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.child import await_http, free_port, running, say
+from actors.free_ports import free_port
+from benchmarks.child import await_http, running, say
 
 VERSION = "0.4.40"
 JOBS = 32

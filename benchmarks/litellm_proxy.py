@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.child import await_http, free_port, running, say
+from actors.free_ports import free_port
+from benchmarks.child import await_http, running, say
 
 VERSION = "1.106.2"
 MASTER_KEY = "sk-bench-0123456789abcdef"

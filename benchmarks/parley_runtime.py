@@ -16,7 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.child import await_http, free_port, say
+from actors.free_ports import free_port
+from benchmarks.child import await_http, say
 from benchmarks.load import Target
 
 READY_TIMEOUT_S = 240.0
@@ -31,6 +32,8 @@ class ParleyRuntime:
     key: str
     api_ready_s: float
     started: float
+    folder: Path
+    environment: Mapping[str, str]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,6 +55,16 @@ class ParleyRuntime:
             if response.status != 200:
                 raise RuntimeError(f"{path}: {response.status} {json.dumps(answer)[:500]}")
             return dict(answer)
+
+    async def start_again(self) -> None:
+        """`parley up` for a runtime that died; returns when its API answers, raises RuntimeError if not."""
+        log = self.folder / "up-again.log"
+        with log.open("wb") as output:
+            up = await _parley(
+                "up", "--no-wait", environment=self.environment, output=output, folder=self.folder
+            )
+            await await_http(f"{self.url}/api/health", None, log, 120)
+            await up.wait()
 
     async def await_ready(self) -> float:
         """Seconds since the start until nothing is loading; raises RuntimeError when a part failed."""
@@ -100,7 +113,7 @@ async def parley_runtime(
             if await up.wait() != 0:
                 raise RuntimeError(f"parley up failed:\n{log.read_text(errors='replace')[-2000:]}")
         say(f"the runtime's API is ready after {api_ready_s:.1f} s")
-        yield ParleyRuntime(home, url, key, api_ready_s, started)
+        yield ParleyRuntime(home, url, key, api_ready_s, started, folder, environment)
     finally:
         with (folder / "down.log").open("wb") as output:
             down = await _parley("down", environment=environment, output=output, folder=folder)

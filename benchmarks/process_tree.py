@@ -92,12 +92,13 @@ def memory_mb(processes: Iterable[psutil.Process]) -> dict[str, float]:
     for process in processes:
         size = _pss_bytes(process.pid)
         if size is not None:
-            title = _safe_title(process)
+            title = safe_title(process)
             sizes[title] = sizes.get(title, 0.0) + size / 1024**2
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _safe_title(process: psutil.Process) -> str:
+def safe_title(process: psutil.Process) -> str:
+    """The same, "gone" for one that is."""
     try:
         return title_of(process)
     except psutil.Error:

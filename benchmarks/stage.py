@@ -34,6 +34,7 @@ class Stage:
     runtime: ParleyRuntime
     instant_url: str
     slow_url: str
+    stuck_url: str
     folder: Path
     cache: Path
     model_folder: Path
@@ -60,7 +61,7 @@ async def stage(
         runtime = await stack.enter_async_context(parley_runtime(folder, settings))
         ready_s = await runtime.await_ready()
         say(f"{', '.join(local_models)} ready after {ready_s:.1f} s")
-        yield Stage(runtime, instant, slow, folder, cache, model_folder)
+        yield Stage(runtime, instant, slow, stuck, folder, cache, model_folder)
 
 
 def write_catalog(folder: Path, urls: Mapping[str, str], model_folder: Path, with_local: bool) -> None:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.child import await_http, free_port, running
+from actors.free_ports import free_port
+from benchmarks.child import await_http, running
 
 ANSWER = "This is a scripted answer of sixteen words, which stands in for a model's own."
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -37,6 +38,8 @@ from registries.specs import FlowSpec
 
 _log = logging.getLogger(__name__)
 _STEPS_BESIDE_NODES = 10
+_LEAST = "version"
+"""A channel that no node writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,18 @@ async def _invoke(
         "recursion_limit": visits + _STEPS_BESIDE_NODES,
         "configurable": {"thread_id": run.order.run_id},
     }
+    # Its questions are all that is wanted of the graph's output: the state of every step would be put
+    # together for nobody.
     if thread is None:
-        await graph.ainvoke(graph_input, config, context=run)
+        await graph.ainvoke(graph_input, config, context=run, stream_mode="updates", output_keys=_LEAST)
         return None
-    kept = graph.copy({"checkpointer": thread})
-    return waiting_for(await kept.ainvoke(graph_input, config, context=run, durability="sync"))
+    # Not its own copy(), which validates the whole graph once more.
+    kept = copy.copy(graph)
+    kept.checkpointer = thread
+    updates = await kept.ainvoke(
+        graph_input, config, context=run, durability="sync", stream_mode="updates", output_keys=_LEAST
+    )
+    return waiting_for(cast("list[dict[str, Any]]", updates))
 
 
 def _result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,9 +68,9 @@ def _check_same(saved: CheckpointTuple, state: AgentState, flow: FlowSpec) -> No
         )
 
 
-def waiting_for(output: dict[str, Any]) -> Waiting | None:
-    """The question that a graph's output ends with; None when it ran to its end."""
-    questions: tuple[Interrupt, ...] = output.get(_INTERRUPT, ())
+def waiting_for(updates: Sequence[Mapping[str, Any]]) -> Waiting | None:
+    """The first question among a graph's updates; None when it ran to its end."""
+    questions: list[Interrupt] = [asked for update in updates for asked in update.get(_INTERRUPT, ())]
     if not questions:
         return None
     return Waiting(interrupt_id=questions[0].id, **questions[0].value)

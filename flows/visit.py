@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
+
+import structlog
 
 from flows.nodes.approve import APPROVED, REJECTED
 from flows.nodes.run_payload import NOT_THE_NODES, Visit, error_fact, run_visit
@@ -13,7 +14,6 @@ from registries.contracts.errors import BudgetError, CancelledRun, InternalError
 from registries.contracts.runs import EventType, NodeResult, NodeTimings
 from registries.specs import NodeSpec
 
-_log = logging.getLogger(__name__)
 _EVENTS: dict[str, EventType] = {
     "completed": "node.completed",
     "failed": "node.failed",
@@ -83,8 +83,9 @@ async def _attempt(state: AgentState, run: RunContext, node: NodeSpec, visit: in
         raise
     except ParleyError as error:
         return Visit(_failed(node, visit, error), type(error).__name__)
-    except Exception as error:  # noqa: BLE001 — a lost worker must not take the siblings with it
-        _log.error("placing node %s of run %s failed", node.id, run.order.run_id, exc_info=error)
+    except Exception as error:  # a lost worker must not take the siblings with it
+        log = structlog.get_logger(__name__)
+        log.error("node_not_placed", node_name=node.id, workflow_id=run.order.run_id, exc_info=error)
         lost = InternalError(f"node {node.id!r} could not be run elsewhere")
         return Visit(_failed(node, visit, lost), type(error).__name__)
 
@@ -188,4 +189,4 @@ def _log_visit(run: RunContext, result: NodeResult) -> None:
         "input_size": result.usage.prompt_tokens,
         "output_size": result.usage.completion_tokens,
     }
-    _log.info("workflow_node_executed", extra=facts)
+    structlog.get_logger(__name__).info("workflow_node_executed", **facts)

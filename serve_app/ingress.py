@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from actors.gateway.open_gateway import open_gateway
 from actors.heap import settle_heap
+from actors.running.owner_name import owner_name
 from actors.running.ports import SystemClock
 from actors.runtime import readiness
 from actors.stores.open_store import open_store
+from actors.telemetry.logs import flush_logs
 from actors.telemetry.metrics_page import metrics_page
 from actors.telemetry.process_telemetry import open_telemetry
 from actors.telemetry.traced_generator import TracedGateway
@@ -25,6 +27,7 @@ from flows.builder import FlowGraphs
 from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
 from serve_app.http_api import create_api, max_watchers
+from serve_app.keyed_calls import KeyedCalls
 from serve_app.ray_cluster import RayCluster
 from serve_app.ray_runner import RayRunner
 from serve_app.run_dispatch import RunDispatch
@@ -46,17 +49,27 @@ class FrontDoor:
         config = RuntimeConfig.model_validate_json(config_json)
         telemetry = open_telemetry(config, "ingress")
         catalog = load_catalog(config)
-        self._store = await open_store(config, "ingress")
+        self._store = await open_store(config, "ingress", telemetry.metrics.record_unheld_end)
         self._gateway = await open_gateway(
             config, catalog, observer=telemetry.observer, traceparent=current_traceparent
         )
         self._runs = RunDispatch(
             config, catalog, self._store, RayRunner(runner), SystemClock(), telemetry.metrics, new_run_id
         )
+        gateway = TracedGateway(self._gateway)
+        self._calls = KeyedCalls(
+            self._store,
+            gateway,
+            telemetry.metrics,
+            owner_name(config),
+            config.default_deadline_s,
+            config.max_ongoing_requests,
+        )
         self._services = Services(
             config=config,
             catalog=catalog,
-            gateway=TracedGateway(self._gateway),
+            gateway=gateway,
+            calls=self._calls,
             runs=self._runs,
             store=self._store,
             cluster=RayCluster(lambda: readiness(config, catalog), lambda: metrics_page(config)),
@@ -76,9 +89,11 @@ class FrontDoor:
         # Serve awaits it when it stops a replica, also one whose __init__ failed half-way.
         if hasattr(self, "_services"):
             await self._runs.aclose()
+            await self._calls.aclose()
             await self._gateway.aclose()
             await self._store.close()
             flush_tracing()
+            flush_logs()
 
 
 def new_run_id() -> str:

@@ -25,6 +25,7 @@ class LiveRun:
         deadline_s: float,
         cancels: bool,
         streams: bool = False,
+        begun_at: int | None = None,
     ) -> None:
         self.run_id = run_id
         self.caller = caller
@@ -33,6 +34,8 @@ class LiveRun:
         self.cancels = cancels
         self.streams = streams
         """Whether its first client wants the events, and not the end alone."""
+        self.begun_at = begun_at
+        """The last durable event before it began here; None for one that was under way already."""
         self.clients = 0
         self.task: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[RunEvent] = asyncio.get_running_loop().create_future()

@@ -60,10 +60,12 @@ def body_of(model: type[pydantic.BaseModel], required: bool = True) -> dict[str,
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
-def key_and(extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def key_and(extra: dict[str, Any] | None = None, stands_for: str = "run") -> dict[str, Any]:
     """``openapi_extra`` of a POST that takes an Idempotency-Key, added to ``extra``."""
     schema = {"type": "string", "minLength": 1, "maxLength": 255}
-    meaning = "repeated with the same body it is the same run, which then says Idempotency-Replayed: true"
+    meaning = (
+        f"repeated with the same body it is the same {stands_for}, which then says Idempotency-Replayed: true"
+    )
     header = {"name": HEADER, "in": "header", "required": False, "schema": schema, "description": meaning}
     return {**(extra or {}), "parameters": [header]}
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import grpc.aio
 import ray.exceptions
 from ray.serve.exceptions import (
     BackPressureError,
@@ -31,6 +32,7 @@ _LOST = (
     ray.exceptions.TaskCancelledError,
     ReplicaUnavailableError,
     RequestCancelledError,
+    grpc.aio.AioRpcError,
     # Serve raises it here when the replica's side was cancelled; our own cancelling is told apart below.
     asyncio.CancelledError,
 )

@@ -102,9 +102,11 @@ async def _frames(services: Services, attended: Attended) -> AsyncGenerator[byte
         services.runs.tail,
         live.run_id,
         live.caller.tenant,
-        live.after,
+        # Who repeats a request gets the whole, whoever else the run goes on for here.
+        0 if attended.replayed else live.after,
         until_waiting=True,
         reader=live.reader(),
+        begun_at=None if attended.replayed else live.begun_at,
     )
     try:
         async with aclosing(run_frames(stream.batches())) as frames:

@@ -52,6 +52,8 @@ def run_detail(row: Mapping[str, Any], events: Sequence[RunEvent], with_log: boo
     facts = result.model_dump(mode="json", include=_FROM_RESULT)
     if stood is None:
         facts["timings"] = None  # known when an attempt has ended; zeros would be read as a measurement
+        # One that this version cannot read is shown as another one wrote it.
+        facts |= {name: value for name, value in (row["result"] or {}).items() if name in _FROM_RESULT}
     detail = {**row, **facts, "cost_usd": result.usage.cost}
     if with_log:
         detail["execution_log"] = [event.model_dump(mode="json") for event in events]
@@ -60,10 +62,10 @@ def run_detail(row: Mapping[str, Any], events: Sequence[RunEvent], with_log: boo
 
 def _last_result(row: Mapping[str, Any], events: Sequence[RunEvent]) -> RunResult | None:
     """How the run ended, or what it had when it asked its question; None while it is under way."""
-    if row["result"] is not None:
-        return RunResult.model_validate(row["result"])
     asked = [event for event in events if event.type == "run.waiting"] if row["status"] == "waiting" else []
     try:
+        if row["result"] is not None:
+            return RunResult.model_validate(row["result"])
         return RunResult.model_validate(asked[-1].data["result"]) if asked else None
     except (KeyError, pydantic.ValidationError):
         # Written by another version of the runtime; the log has it as it is.

@@ -80,6 +80,8 @@ class RunDispatch:
 
     async def enqueue(self, ask: RunAsk) -> Accepted:
         """Commit a background run and tell the runners; raises as ``begin`` does."""
+        if (known := await self._known(ask)) is not None:
+            return known
         order, flow = self._order(ask)
         try:
             await self._gate.enter()
@@ -100,6 +102,8 @@ class RunDispatch:
         without a key is accepted by the runner that begins it, in one commit with the claim, or here when
         none does; its errors come where it is waited for.
         """
+        if (known := await self._known(ask)) is not None:
+            return await self.attend(known.run_id, ask)
         order, flow = self._order(ask)
         self._check_room()
         new = await self._new_run(ask, order, flow)
@@ -119,6 +123,8 @@ class RunDispatch:
 
         Raises CapacityError before anything is written, and what ``queue_again`` raises.
         """
+        if (known := await self._known(ask)) is not None:
+            return await self.attend(known.run_id, ask)
         self._check_room()
         accepted = await queue_again()
         if not accepted.created:
@@ -134,7 +140,7 @@ class RunDispatch:
                 raise NotFound(f"run {run_id!r} is no longer stored", param="run_id")
             if row["status"] in SETTLED_STATUSES:
                 live = LiveRun(run_id, ask.caller, 0, 0.0, False)
-                live.hear(settled_event(row))
+                live.hear(await settled_event(self._store, row, ask.caller.tenant))
                 return Attended(live, True)
             if run_id not in self._live:
                 self._check_room()
@@ -170,6 +176,11 @@ class RunDispatch:
         await self.tail.aclose()
 
     # -- accepting
+
+    async def _known(self, ask: RunAsk) -> Accepted | None:
+        """What the request's key stands for. Asked before all that could refuse a repetition: a full queue,
+        a flow that has changed since, a parent whose checkpoints were pruned."""
+        return None if ask.key is None else await self._store.known_run(ask.caller.tenant, ask.key)
 
     def _order(self, ask: RunAsk) -> tuple[RunOrder, FlowSpec]:
         order = RunOrder(
@@ -227,7 +238,8 @@ class RunDispatch:
         seq: int,
         streams: bool = False,
     ) -> LiveRun:
-        live = LiveRun(run_id, ask.caller, after, deadline_s, ask.cancels, streams)
+        begun_at = None if asked is None else seq
+        live = LiveRun(run_id, ask.caller, after, deadline_s, ask.cancels, streams, begun_at)
         live.clients = 1
         self._live[run_id] = live
         live.task = self._spawn(self._listen(live, asked, seq), f"run-{run_id}")

@@ -50,9 +50,14 @@ class RestartRequest(_GoesOn):
 
 
 class ResumeRequest(_GoesOn):
-    """Body of POST /api/runs/{run_id}/resume: what a human decides."""
+    """Body of POST /api/runs/{run_id}/resume: what a human decides.
+
+    ``interrupt_id`` names the question that was read (``waiting.interrupt_id``); without it the decision
+    answers whatever the run asks when it comes.
+    """
 
     action: Literal["approve", "edit", "reject"]
+    interrupt_id: str | None = Field(default=None, min_length=1, max_length=200)
     text: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     comment: str | None = Field(default=None, max_length=10_000)
 
@@ -63,7 +68,9 @@ class ResumeRequest(_GoesOn):
 
     def decision(self) -> Decision:
         """As the store takes it. Raises ValueError when ``text`` and ``action`` do not fit."""
-        return Decision(action=self.action, text=self.text, comment=self.comment)
+        return Decision(
+            action=self.action, text=self.text, comment=self.comment, interrupt_id=self.interrupt_id or ""
+        )
 
 
 class ForkRequest(Frozen):

@@ -8,6 +8,7 @@ from actors.stores.store import RunStore
 from registries.contracts.runs import RunEvent
 from serve_app.event_reader import EventReader
 from serve_app.event_tail import EventTail
+from serve_app.run_topic import RunTopic
 from serve_app.shown_event import ShownEvent, is_over, last_durable, shown
 
 PAGE = 100
@@ -30,7 +31,10 @@ class RunStream:
         after: int = 0,
         until_waiting: bool = False,
         reader: EventReader | None = None,
+        begun_at: int | None = None,
     ) -> None:
+        """``begun_at``: the run begins here, after this durable event. All that follows comes to the reader,
+        tokens included; only what is older is read from the store."""
         self._store = store
         self._tail = tail
         self._run_id = run_id
@@ -38,6 +42,7 @@ class RunStream:
         self._seen = after
         self._until_waiting = until_waiting
         self._reader = reader or EventReader()
+        self._begun_at = begun_at
         self._newest: RunEvent | None = None
 
     @property
@@ -48,23 +53,29 @@ class RunStream:
         """The events. Raises StoreError, ReaderTooSlow, and what the reader is made to fail with."""
         with self._tail.topic(self._run_id) as topic:
             try:
-                # Left out for a run that begins here alone. A reader who has all that was fanned out reads
-                # it too: only the event itself says whether it was the end.
-                if self._seen or topic.seq != 0:
+                if self._is_early(topic):
+                    # In before the store is asked: no token is told meanwhile.
+                    topic.readers.add(self._reader)
+                    if self._begun_at:
+                        async for page in self._history(self._begun_at):
+                            yield page
+                else:
+                    # A reader who has all that was fanned out reads it too: only the event itself says
+                    # whether it was the end.
                     async for page in self._history():
                         yield page
                     topic.readers.add(self._reader)
                     # Again, for what came before the reader was in: nothing falls between the two.
                     async for page in self._history():
                         yield page
-                topic.readers.add(self._reader)
                 if self._over:
                     return
                 # From what was read, never from what the reader says: others share the topic.
                 self._tail.follow(topic, self._newest.seq if self._newest else 0)
                 async for batch in self._reader.batches():
-                    if self._lacks(batch):
-                        async for page in self._history():
+                    if lacking := self._lacking(batch):
+                        # No further: what the store has beyond the batch would overtake tokens on their way.
+                        async for page in self._history(lacking):
                             yield page
                     if fresh := self._fresh(batch):
                         yield fresh
@@ -73,11 +84,19 @@ class RunStream:
             finally:
                 topic.readers.discard(self._reader)
 
-    async def _history(self) -> AsyncGenerator[list[ShownEvent], None]:
+    def _is_early(self, topic: RunTopic) -> bool:
+        """Whether nothing was fanned out yet of what this reader must not miss."""
+        if self._begun_at is None:
+            return False
+        return topic.seq is None or topic.seq <= self._begun_at
+
+    async def _history(self, upto: int | None = None) -> AsyncGenerator[list[ShownEvent], None]:
         while True:
             # One further back: a reader who has seen the end already shall learn that it was the end.
             after = self._seen - 1 if self._newest is None and self._seen else self._seen
             page = await self._store.events(self._run_id, self._tenant, after, PAGE)
+            if upto is not None:
+                page = [event for event in page if event.seq <= upto]
             if page:
                 self._newest = page[-1]
             if fresh := [event for event in page if event.seq > self._seen]:
@@ -86,15 +105,16 @@ class RunStream:
             if len(page) < PAGE:
                 return
 
-    def _lacks(self, batch: list[ShownEvent]) -> bool:
-        """Whether durable events are missing before or between those of the batch."""
-        last = self._seen
+    def _lacking(self, batch: list[ShownEvent]) -> int:
+        """The last durable event that is missing before or between those of the batch; 0 when none is."""
+        last, lacking = self._seen, 0
         for item in batch:
-            if not item.is_token and item.event.seq > last:
-                if item.event.seq > last + 1:
-                    return True
-                last = item.event.seq
-        return False
+            # A token comes after the durable event whose seq it carries.
+            before = item.event.seq - (not item.is_token)
+            if before > last:
+                lacking = before
+            last = max(last, item.event.seq)
+        return lacking
 
     def _fresh(self, batch: list[ShownEvent]) -> list[ShownEvent]:
         fresh = [item for item in batch if item.is_news(self._seen)]

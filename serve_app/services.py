@@ -11,6 +11,7 @@ from flows.builder import FlowGraphs
 from flows.ports import Clock, Generator
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
+from serve_app.keyed_calls import KeyedCalls
 from serve_app.run_dispatch import RunDispatch
 from serve_app.run_ports import RunMetrics
 
@@ -56,6 +57,7 @@ class Services:
     config: RuntimeConfig
     catalog: Catalog
     gateway: Gateway
+    calls: KeyedCalls
     runs: RunDispatch
     store: Store
     cluster: Cluster

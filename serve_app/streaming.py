@@ -127,12 +127,17 @@ async def generation_frames(
             if isinstance(item, GenerationResult):
                 yield frame("result", item.model_dump_json().encode())
             else:
-                yield frame("token", json.dumps({"text": item.text}, ensure_ascii=False).encode())
+                yield token_frame(item.text)
     finally:
         # Closing here, not when the collector comes by, is what frees the engine's slot at once.
         close = getattr(items, "aclose", None)
         if close is not None:
             await close()
+
+
+def token_frame(text: str) -> bytes:
+    """A piece of a direct answer's text."""
+    return frame("token", json.dumps({"text": text}, ensure_ascii=False).encode())
 
 
 async def run_frames(batches: AsyncGenerator[list[ShownEvent], None]) -> AsyncGenerator[bytes, None]:

@@ -11,6 +11,7 @@ import pytest
 # Before Ray is imported: Serve's threads outlive a driver for a moment and would start a cluster themselves.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
+from tests.machine_pace import paced
 from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
 from tests.server_search import NOT_TESTED, UNTESTED_VARIABLE
 
@@ -63,6 +64,18 @@ def redis_instance(redis_url: str) -> Iterator[str]:
 
     with own_keys(redis_url) as instance:
         yield instance
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test may take as long as its work takes on this machine, but twice its limit is a hang anywhere.
+
+    The limits are several times what tests take; without the bound, one that hangs costs a slow machine an
+    hour.
+    """
+    for item in items:
+        stated = item.get_closest_marker("timeout")
+        seconds = stated.args[0] if stated is not None else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(min(paced(seconds), 2 * seconds)), append=False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -22,6 +22,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ParleyError
 from registries.contracts.generation import Attempt, GenerationRequest, GenerationResult, Usage
 from registries.specs import ModelSpec, StrategySpec
+from tests.machine_pace import paced
 
 STEADY = "gateway-steady"
 OPEN_EVERYWHERE_S = 0.25
@@ -56,6 +57,8 @@ class GatewayCaller:
         self._catalog = Catalog(models, strategies)
         self._moves = Moves()
         self._gateway: ProviderGateway | None = None
+        self._asked = 0
+        self._stopped = asyncio.Event()
 
     async def open(self) -> None:
         self._gateway = await open_gateway(self._config, self._catalog, observer=self._moves)
@@ -80,6 +83,22 @@ class GatewayCaller:
             answers.append(await self.ask(model_key))
             await asyncio.sleep(pause_s)
         return answers
+
+    async def ask_until_stopped(self, model_key: str, pause_s: float = 0.02) -> list[dict[str, Any]]:
+        """Ask again and again until ``stop_asking``."""
+        answers = []
+        while not self._stopped.is_set():
+            answers.append(await self.ask(model_key))
+            self._asked += 1
+            await asyncio.sleep(pause_s)
+        return answers
+
+    async def asked(self) -> int:
+        """How many of those calls were answered."""
+        return self._asked
+
+    async def stop_asking(self) -> None:
+        self._stopped.set()
 
     async def stream(self, model_key: str, prompt: str) -> tuple[int, str]:
         """Chunks and the final text."""
@@ -129,6 +148,16 @@ class Stage:
 
     async def states(self) -> list[str]:
         return [b["state"] for b in await self.all("breaker", self.provider)]
+
+    async def calls_from_now(self, count: int, limit_s: float = 30.0) -> None:
+        """Until every caller's ``ask_until_stopped`` has had so many more answers."""
+        wanted = [asked + count for asked in await self.all("asked")]
+
+        async def answered() -> bool:
+            asked = await self.all("asked")
+            return all(now >= then for now, then in zip(asked, wanted, strict=True))
+
+        await until(answered, limit_s, f"{count} more answers at each caller")
 
     async def add_caller(self) -> Any:
         """One more process."""
@@ -209,7 +238,7 @@ async def gateway_stage(
 
 async def until(condition: Callable[[], Awaitable[Any]], limit_s: float, what: str) -> Any:
     """Poll until the condition answers something true; AssertionError after ``limit_s``."""
-    end = time.monotonic() + limit_s
+    end = time.monotonic() + paced(limit_s)
     while True:
         answer = await condition()
         if answer:

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,13 +17,6 @@ import psutil
 
 _READY_S = 30.0
 _UNPRIVILEGED = ("postgres", "nobody")
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def unprivileged_user() -> str | None:
@@ -41,6 +33,10 @@ def own_folder(name: str, user: str | None) -> Path:
     if user is not None:
         shutil.chown(folder, user)
     return folder
+
+
+class StillRunning(RuntimeError):
+    """A server did not end when it was told to."""
 
 
 class OwnServer:
@@ -86,11 +82,18 @@ class OwnServer:
                 raise RuntimeError(f"{self._command[0]} ended: {self.log()[-2000:]}")
             time.sleep(0.1)
 
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Ask for its end and wait for it; nothing when it does not run."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-            self._process.wait(_READY_S)
+    def stop(self, number: signal.Signals = signal.SIGINT, patience_s: float = _READY_S) -> None:
+        """Ask for its end and wait for it; nothing when it does not run.
+
+        Raises StillRunning, with what its processes do, when it does not heed.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            raise StillRunning(f"{number.name} had no effect in {patience_s:g} s: {self.doings()}") from None
 
     def kill(self) -> None:
         """SIGKILL to it and all its processes, as a crash of the machine would."""
@@ -109,6 +112,17 @@ class OwnServer:
     def log(self) -> str:
         """What it has said."""
         return (self._folder / "server.log").read_text(errors="replace")
+
+    def doings(self) -> str:
+        """State and place in the kernel of each of its processes, and its last words."""
+        assert self._process is not None
+        first = psutil.Process(self._process.pid)
+        lines = []
+        for process in (first, *first.children(recursive=True)):
+            with suppress(psutil.Error, OSError):
+                place = Path(f"/proc/{process.pid}/wchan").read_text()
+                lines.append(f"{process.pid} {process.status()} {place} {' '.join(process.cmdline())[:60]}")
+        return "\n".join([*lines, self.log()[-2000:]])
 
     def remove(self) -> None:
         """End it and delete its files."""

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from tests.own_server import OwnServer, free_port, own_folder, unprivileged_user
+from actors.free_ports import free_port
+from tests.own_server import OwnServer, own_folder, unprivileged_user
 from tests.server_search import find_server, not_tested
 
 _INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from tests.own_server import OwnServer, free_port, own_folder
+from actors.free_ports import free_port
+from tests.own_server import OwnServer, own_folder
 from tests.server_search import find_server, not_tested
 
 MISSING = not_tested("Redis", "REDIS_URL", "redis-server")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from actors.free_ports import free_port
 from actors.ray_flags import RayPorts, find_ports, gcs_address, private_dir, ray_environment
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import BreakerConfig, LeaseConfig, RuntimeConfig
@@ -30,10 +30,13 @@ from serve_app.lifecycle.ray_head import (
     start_head,
 )
 from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
+from tests.machine_pace import paced
 from tests.scripted_models import SCRIPTED_MODELS, SCRIPTED_TIERS
 
 API_UP_S = 90.0
 """Beside other work on two cores; an idle machine takes 15 s."""
+BREAKER_REST_S = 5.0
+"""Long enough for a test to look at an open breaker from several processes, on a slow machine too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +79,12 @@ def cluster_config(home: Path, **changes: Any) -> RuntimeConfig:
         "models": tuple(str(m["key"]) for m in SCRIPTED_MODELS if m["engine"] == "scripted"),
         "extra_models": SCRIPTED_MODELS,
         "tiers": SCRIPTED_TIERS,
-        "breaker": BreakerConfig(max_failures=3, timeout_s=2.0),
+        "breaker": BreakerConfig(max_failures=3, timeout_s=BREAKER_REST_S),
         # Short, so that runs of killed runners go on soon; what parks runs is tested without a cluster.
         "lease": LeaseConfig(ttl_s=3.0, scan_s=0.5, max_deaths=50),
         "trace_file": "spans.jsonl",
     }
     return RuntimeConfig(**{**settings, **changes})
-
-
-def free_port() -> int:
-    """A port that nobody holds at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -143,7 +139,7 @@ def _environment(config: RuntimeConfig, ports: RayPorts) -> dict[str, str]:
 
 
 def _await_api(base_url: str, home: RuntimeHome) -> None:
-    deadline = time.monotonic() + API_UP_S
+    deadline = time.monotonic() + paced(API_UP_S)
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{base_url}/api/health", timeout=2) as response:
@@ -184,7 +180,6 @@ __all__ = [
     "RunningCluster",
     "attached_to",
     "cluster_config",
-    "free_port",
     "ray_environment",
     "running_cluster",
 ]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-NARROW_CALL_S, NARROW_SLOTS = 0.2, 4
-"""The model "narrow" answers so many calls at once, each in so long; twice as many may wait for it."""
+from tests.chaos.engine.scale import scaled
+
+NARROW_CALL_S, NARROW_SLOTS = 0.2, scaled(2, 4)
+"""The model "narrow" answers so many calls at once, each in so long; twice as many may wait for it. Few, so
+that ten times of it is bound by the model, not by the processors: 200 calls a second take half of two cores
+that make 10 million additions in half a second."""
 
 
 def scripted_model(key: str, answers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:

@@ -14,27 +14,25 @@ class StoreWriter:
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
         self._checkpoints: list[CheckpointRow] = []
-        self._writes: list[WriteRow] = []
 
     async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """Committed when this returns; raises StoreError, and what was deferred stays deferred then."""
-        deferred, deferred_writes = self._checkpoints, self._writes
-        self._checkpoints, self._writes = [], []
+        deferred, self._checkpoints = self._checkpoints, []
         try:
-            await self._store.keep((*deferred, *checkpoints), (*deferred_writes, *writes))
+            await self._store.keep((*deferred, *checkpoints), writes)
         except BaseException:
-            self._checkpoints, self._writes = (
-                [*deferred, *self._checkpoints],
-                [*deferred_writes, *self._writes],
-            )
+            self._checkpoints = [*deferred, *self._checkpoints]
             raise
 
-    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+    def defer(self, checkpoints: Sequence[CheckpointRow]) -> None:
         """Goes with the next ``keep`` or ``flush``."""
         self._checkpoints.extend(checkpoints)
-        self._writes.extend(writes)
+
+    async def hold(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Committed at once: no end of a run comes here."""
+        await self.keep(checkpoints, writes)
 
     async def flush(self) -> None:
         """Everything deferred is committed; raises StoreError."""
-        if self._checkpoints or self._writes:
+        if self._checkpoints:
             await self.keep((), ())

@@ -71,11 +71,13 @@ class OpenAICompatibleEngine:
         with self._calls.taking(call.request_id) as ticket:
             response = await self._post(call, False, ticket, deadline)
             async with response:
-                raw = await self._patiently(
-                    _whole_body(response), ticket, deadline, "first_token_timeout_s", "its answer"
-                )
-            body = parse_json(raw, self.spec.provider, call.model)
-            return parse_completion(body, self.spec.provider, call.model, call)
+                body = _whole_body(response)
+                # A short answer comes with its head: it is read without a timer, as nothing is waited for.
+                if not (response.content.is_eof() and response.content.exception() is None):
+                    body = self._patiently(body, ticket, deadline, "first_token_timeout_s", "its answer")
+                raw = await body
+            answer = parse_json(raw, self.spec.provider, call.model)
+            return parse_completion(answer, self.spec.provider, call.model, call)
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[GenerationChunk | EngineResult, None]:
         """Chunks as they arrive; a stream without its last event is stream_cut, never a success."""

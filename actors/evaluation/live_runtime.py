@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pydantic
 import ray
 from ray import serve
@@ -51,6 +52,7 @@ LOST = (
     DeploymentUnavailableError,
     ReplicaUnavailableError,
     RequestCancelledError,
+    grpc.aio.AioRpcError,
 )
 """Errors after which a run will not end any more: its process, or the way to it, is gone."""
 _CONFIG_IN_HOME = Path("run") / "config.json"
@@ -137,7 +139,7 @@ class RunCaller:
                 raise LostCall("the runner of this item was stopped") from error
             batches.cancel()
             raise
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException, grpc.aio.AioRpcError) as error:
             raise translated(error) from error
         raise LostCall("the runner ended the stream before the run's end")
 

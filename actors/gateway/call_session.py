@@ -85,6 +85,7 @@ class CallSession:
     _error: ParleyError | None = None
     _blocked: list[Blocked] = field(default_factory=list)
     _loading: ParleyError | None = None
+    _waited_for: ParleyError | None = None
     _admitted: set[str] = field(default_factory=set)
     _called: set[str] = field(default_factory=set)
 
@@ -101,11 +102,20 @@ class CallSession:
         """Whether the deadline is here."""
         return self.remaining_s < LEAST_S
 
+    def out_of_time_error(self, begun: bool = False) -> ParleyError:
+        """That the deadline passed; or that a model still loads, where it passed with waiting for that alone.
+
+        ``begun``: a model is answering.
+        """
+        if self._waited_for is not None and not self._called and not begun:
+            return self._waited_for
+        return deadline_error(self.deadline_s)
+
     async def admit(self) -> Try:
         """The next try that time, breakers and the chain allow; raises the final error when there is none."""
         while True:
             if self.out_of_time:
-                raise with_attempts(deadline_error(self.deadline_s), self.attempts)
+                raise with_attempts(self.out_of_time_error(), self.attempts)
             if self._position >= len(self.choice.models):
                 await self._start_over()
                 continue
@@ -129,6 +139,7 @@ class CallSession:
 
     def loaded(self, tried: Try) -> None:
         """The engine of an admitted try is up: from here on its time counts."""
+        self._waited_for = None
         now = self.around.clock()
         tried.load_s, tried.started = now - tried.started, now
         tried.timeout_s = self._timeout_s()
@@ -230,7 +241,7 @@ class CallSession:
             fault_name = fault.value if fault else None
             self._note(self._attempt(tried, "error", fault_name, error.message), tried.usage)
         if loading:
-            self._loading = error
+            self._loading = self._waited_for = error
         elif not _says_more(self._error, error):
             self._error = error
         if tried.begun or isinstance(error, BudgetError):

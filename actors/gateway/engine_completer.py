@@ -21,6 +21,11 @@ class EngineCompleter:
         self._engine: Engine | None = None
         self._starting: asyncio.Task[Engine] | None = None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether ``started`` would not wait."""
+        return self._engine is not None
+
     async def complete(self, call: EngineCall) -> EngineResult:
         """See Completer; raises what the engine's start raises."""
         return await (await self.started()).complete(call)

@@ -20,6 +20,8 @@ NOT_LOADED = "not_loaded"
 """Context flag: the model could not be loaded. Serve has given up, so asking again is of no use."""
 LOADING = "loading"
 """Context flag of a CapacityError: the model's replicas are not up yet."""
+LOADING_RETRY_AFTER_S = 1.0
+"""Interval at which a model that still loads is looked at again."""
 FULL = "full"
 """Context flag of a CapacityError: the model's queue is full, which passes as it works."""
 
@@ -84,10 +86,10 @@ def with_attempts(error: ParleyError, attempts: list[Attempt]) -> ParleyError:
     return error
 
 
-def still_loading(spec: ModelSpec, where: str = "", retry_after_s: float | None = None) -> CapacityError:
+def still_loading(spec: ModelSpec, where: str = "") -> CapacityError:
     """The model's engine is not up yet, which is nobody's fault; ``where`` shows how far it is."""
     told = f"model {spec.key!r} is still loading{where}"
-    return CapacityError(told, retry_after_s=retry_after_s, context={LOADING: True})
+    return CapacityError(told, retry_after_s=LOADING_RETRY_AFTER_S, context={LOADING: True})
 
 
 def deadline_error(deadline_s: float) -> BudgetError:

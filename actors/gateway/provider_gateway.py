@@ -113,6 +113,8 @@ class ProviderGateway:
 
     async def _loaded(self, session: CallSession, tried: Try) -> None:
         """Wait for an engine of this process on the call's time, not on the try's: loading is no slowness."""
+        if self._providers.is_ready(tried.spec):
+            return
         try:
             async with asyncio.timeout(session.remaining_s) as timer:
                 await self._providers.ready(tried.spec)
@@ -182,7 +184,7 @@ class ProviderGateway:
         """The resolved call. Its id is new for every try: an engine may still be aborting the last one."""
         sampling = session.choice.strategy.sampling
         return EngineCall(
-            request_id=f"{session.request_id}.{uuid.uuid4().hex[:8]}",
+            request_id=f"{session.request_id}.{self._around.rng.getrandbits(32):08x}",
             model=tried.spec.location,
             messages=request.chat(),
             max_tokens=self._selector.max_tokens(tried.spec, request, session.choice.strategy),

@@ -22,6 +22,10 @@ class Providers(Protocol):
         """The Completer of this entry; cheap, never waits."""
         ...
 
+    def is_ready(self, spec: ModelSpec) -> bool:
+        """Whether ``ready`` would not wait."""
+        ...
+
     async def ready(self, spec: ModelSpec) -> None:
         """Wait for the entry's engine, where it lives in this process; raises what its start raises."""
         ...
@@ -44,6 +48,11 @@ class ProviderTable:
         if found is None:
             found = self._completers[spec.key] = self._make(spec)
         return found
+
+    def is_ready(self, spec: ModelSpec) -> bool:
+        """See Providers."""
+        completer = self.completer(spec)
+        return bool(getattr(completer, "is_up", not hasattr(completer, "started")))
 
     async def ready(self, spec: ModelSpec) -> None:
         """See Providers; a replica's engine is Serve's business."""

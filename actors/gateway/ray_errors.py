@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc.aio
 import ray.exceptions
 from ray.serve.exceptions import (
     BackPressureError,
@@ -31,6 +32,8 @@ _LOST = (
     ray.exceptions.TaskCancelledError,
     ReplicaUnavailableError,
     RequestCancelledError,
+    # Of the call itself, whatever the other side has done; what it raised comes as it was raised.
+    grpc.aio.AioRpcError,
     # Serve's router raises it when the request was cancelled on the replica's side, not by us.
     asyncio.CancelledError,
 )

@@ -17,9 +17,6 @@ from registries.contracts.errors import CapacityError, Fault, ParleyError, Provi
 from registries.contracts.generation import GenerationChunk
 from registries.specs import ModelSpec
 
-LOADING_RETRY_AFTER_S = 1.0
-"""Interval at which a model that still loads is looked at again."""
-
 
 class ServeCompleter:
     """Calls ``complete`` and ``stream`` of one deployment; ``stream`` there yields lists of items.
@@ -120,7 +117,7 @@ class ServeCompleter:
             misfit.retryable = False  # the cluster would have to change first
             raise misfit
         if app.state != "ready":
-            raise still_loading(self._spec, "; /api/ready shows its progress", LOADING_RETRY_AFTER_S)
+            raise still_loading(self._spec, "; /api/ready shows its progress")
         if self._handle is None:
             await self._open_handle()
         self._ready = True

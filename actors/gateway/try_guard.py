@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 
 from actors.gateway.call_session import CallSession, Try
-from actors.gateway.faults import as_provider_error, deadline_error
+from actors.gateway.faults import as_provider_error
 from registries.contracts.errors import Fault, ParleyError, ProviderError
 
 
@@ -39,7 +39,7 @@ class TryGuard:
     def _translated(self, error: Exception) -> ParleyError:
         if isinstance(error, TimeoutError):
             if self._session.out_of_time:
-                return deadline_error(self._session.deadline_s)
+                return self._session.out_of_time_error(self._tried.begun)
             return ProviderError(
                 f"model {self._tried.spec.key!r} did not answer within {self._tried.timeout_s:.1f} s",
                 Fault.TIMEOUT,

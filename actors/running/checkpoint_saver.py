@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -25,6 +25,11 @@ from registries.contracts.errors import ValidationError
 _BEGINNINGS = frozenset({"input", "loop"})
 _INPUT_TASK = ", __start__"
 """LangGraph spreads the input over the channels by a task of its own, in steps -1 and 0."""
+
+_TRIGGERS = ("branch:to:", "join:", "__")
+"""Channels by which LangGraph's nodes start, and its own: questions, errors, single tasks. Its names for them
+are private: with others a run would commit once more, or a state that is followed too late
+(tests/unit/actors/running/test_checkpoint_saver.py)."""
 
 
 class CheckpointSaver(BaseCheckpointSaver[int]):
@@ -58,11 +63,13 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write a checkpoint; committed when this returns, unless it only holds the graph's input."""
+        """Write a checkpoint; committed when this returns, unless it holds the graph's input or its end."""
         row = self._codec.checkpoint_row(config, checkpoint, metadata)
         if metadata.get("source") in _BEGINNINGS and metadata.get("step", 1) <= 0:
             # The accepted run has its input: lost with a crash, it is made again. Two commits less a run.
-            self._writer.defer((row,), ())
+            self._writer.defer((row,))
+        elif metadata.get("source") == "loop" and _nothing_follows(_set_channels(checkpoint)):
+            await self._writer.hold((row,), ())
         else:
             await self._writer.keep((row,), ())
         return config_of(row.thread_id, row.ns, row.checkpoint_id)
@@ -70,11 +77,18 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Write what one task made; committed when this returns, so that the task never runs again."""
+        """Write what one task made; committed when this returns, so that the task never runs again.
+
+        Where nothing follows, the run's end is next: it has the same commit, and nobody waits here.
+        """
         if task_path.endswith(_INPUT_TASK):
             # Run again from the input when it is lost; the checkpoint after it goes with the next commit.
             return
-        await self._writer.keep((), self._codec.write_rows(config, writes, task_id, task_path))
+        rows = self._codec.write_rows(config, writes, task_id, task_path)
+        if _nothing_follows(channel for channel, _ in writes):
+            await self._writer.hold((), rows)
+        else:
+            await self._writer.keep((), rows)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that ``config`` names, or the newest one of its thread and namespace."""
@@ -203,6 +217,16 @@ class CheckpointSaver(BaseCheckpointSaver[int]):
     def delete_thread(self, thread_id: str) -> None:
         """Refused."""
         _refuse("adelete_thread")
+
+
+def _nothing_follows(channels: Iterable[str]) -> bool:
+    """Whether none of these channels lets a node begin, now or together with others."""
+    return not any(channel.startswith(_TRIGGERS) for channel in channels)
+
+
+def _set_channels(checkpoint: Checkpoint) -> Iterator[str]:
+    """Those with a value; a join that nobody has reached since it was passed is there as an empty set."""
+    return (channel for channel, value in checkpoint["channel_values"].items() if value != set())
 
 
 def _matches(row: CheckpointRow, filter: Mapping[str, Any]) -> bool:

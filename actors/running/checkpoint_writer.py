@@ -15,10 +15,14 @@ class CheckpointWriter(Protocol):
         """Committed when this returns, with all that was deferred; raises LeaseLost, StoreError."""
         ...
 
-    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+    def defer(self, checkpoints: Sequence[CheckpointRow]) -> None:
         """Goes with the next commit."""
         ...
 
+    async def hold(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Committed with the run's end, or soon without it; raises as ``keep``."""
+        ...
+
     async def flush(self) -> None:
-        """Everything deferred is committed; raises as ``keep``."""
+        """Everything taken is committed; raises as ``keep``."""
         ...

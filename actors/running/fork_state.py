@@ -19,7 +19,7 @@ from flows.resumption import where_stopped
 from flows.state import AgentState, visits_of
 from registries.contracts.errors import NotFound
 from registries.contracts.generation import Usage
-from registries.contracts.runs import RunOrder
+from registries.contracts.runs import INHERITED, RunOrder
 from registries.specs import FlowSpec
 
 _FREE = Usage().model_dump(mode="json")
@@ -75,7 +75,7 @@ def _of_order(state: AgentState, order: RunOrder, parent: str) -> AgentState:
     metadata = {**state["memory"].get("metadata", {}), **asked}
     memory = {**state["memory"], "metadata": metadata}
     results = [
-        {**result, "usage": _FREE, "data": {"inherited_from": parent, **result["data"]}}
+        {**result, "usage": _FREE, "data": {INHERITED: parent, **result["data"]}}
         for result in state["results"]
     ]
     own = {"run_id": order.run_id, "request_id": order.request_id, "memory": memory, "results": results}

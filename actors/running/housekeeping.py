@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 
 import structlog
 
+from actors.outputs import outputs_root, prune_outputs
+from actors.stores.records import Pruned
 from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import ParleyError
 
 _LOOK_S = 30.0
+_DAY_S = 86_400.0
 _PAUSE_S = 0.05
 """Between two portions of a long pruning: runs want to commit too."""
 
 
 class Housekeeping:
-    """Prunes what the retention policy no longer keeps, and makes the scheduled backups."""
+    """Prunes what retention no longer keeps, in the store and in ``outputs/``; makes scheduled backups."""
 
     def __init__(self, store: Store, config: RuntimeConfig, back_up: Callable[[], Awaitable[None]]) -> None:
         self._store = store
@@ -48,12 +53,13 @@ class Housekeeping:
         policy = self._config.retention
         if not await self._store.turn("prune", policy.every_s):
             return
-        runs = checkpoints = 0
-        while True:
-            removed = await self._store.prune(policy)
-            if not removed.runs and not removed.checkpoints:
-                break
-            runs, checkpoints = runs + removed.runs, checkpoints + removed.checkpoints
+        total = Pruned()
+        while removed := await self._store.prune(policy):
+            total += removed
             await asyncio.sleep(_PAUSE_S)
-        if runs or checkpoints:
-            structlog.get_logger("actors.running").info("pruned", runs=runs, checkpoints=checkpoints)
+        files = 0
+        if policy.runs_days:
+            root, age_s = outputs_root(self._config), policy.runs_days * _DAY_S
+            files = await asyncio.to_thread(prune_outputs, root, age_s, time.time())
+        if total or files:
+            structlog.get_logger("actors.running").info("pruned", **asdict(total), files=files)

@@ -12,12 +12,11 @@ from actors.running.coalescing import is_durable
 from actors.stores.records import CheckpointRow, RunWrite, WriteRow
 from registries.contracts.runs import NODE_ENDS, RunEvent
 
-BEGIN_PATIENCE_S = 0.010
-"""Events that say that something begins wait so long for what ends it: an instant node costs one commit.
-
-A reader sees them within 50 ms (a budget of `make bench`), which leaves room for the commit and the way."""
 TASK_PATIENCE_S = 0.002
 """A task's writes: the checkpoint that follows at once joins their commit, no sibling is waited for."""
+
+END_PATIENCE_S = 0.010
+"""What a node made that nothing follows waits so long for the run's end, which as a rule comes at once."""
 
 
 @dataclass(slots=True)
@@ -54,11 +53,10 @@ class PendingWrites:
         """Whether a state waits that a reader of the database would miss."""
         return bool(self._checkpoints or self._writes or self._deferred)
 
-    def add_event(self, event: RunEvent, now: float, token_patience_s: float) -> None:
+    def add_event(self, event: RunEvent, now: float, patience_s: float) -> None:
         """Take an event. The end of a node is due with the node's writes, not by itself."""
         self._events.append(event)
         if event.type not in NODE_ENDS:
-            patience_s = BEGIN_PATIENCE_S if is_durable(event) else token_patience_s
             self.due_at = min(self.due_at, now + patience_s)
 
     def add_state(
@@ -74,22 +72,29 @@ class PendingWrites:
         self._waiters.append(waiter)
         self.due_at = min(self.due_at, now if checkpoints or not writes else now + TASK_PATIENCE_S)
 
-    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+    def defer(self, checkpoints: Sequence[CheckpointRow]) -> None:
         """Take a state that goes with the next commit, whenever that is."""
         self._deferred.extend(checkpoints)
+
+    def hold(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow], now: float) -> None:
+        """Take a state that nobody waits for; due when the run's end has not come in time."""
+        self._checkpoints.extend(checkpoints)
         self._take_writes(writes)
+        self.due_at = min(self.due_at, now + END_PATIENCE_S)
 
     def take(self, everything: bool = False) -> Batch:
         """What may be committed now; ``everything`` at a run's end, where nothing follows.
 
-        Tokens alone leave the deferred state for a commit that is needed anyway.
+        Tokens alone leave the deferred state for a commit that is needed anyway. A task's writes towards a
+        checkpoint that is in the same commit are left out: it has them.
         """
         count = len(self._events) if everything else self._ready()
         events, self._events = self._events[:count], self._events[count:]
         durable = tuple(event for event in events if is_durable(event))
         write = RunWrite()
-        if durable or self._checkpoints or self._waiters:
-            write = RunWrite(durable, (*self._deferred, *self._checkpoints), tuple(self._writes))
+        if durable or self._checkpoints or self._waiters or self._writes:
+            checkpoints = (*self._deferred, *self._checkpoints)
+            write = RunWrite(durable, checkpoints, _still_needed(self._writes, checkpoints))
             self._deferred, self._checkpoints, self._writes = [], [], []
         batch = Batch(events, write, self._waiters)
         self._waiters = []
@@ -120,3 +125,9 @@ class PendingWrites:
                     return index
                 self._written[event.node] -= 1
         return len(self._events)
+
+
+def _still_needed(writes: Sequence[WriteRow], checkpoints: Sequence[CheckpointRow]) -> tuple[WriteRow, ...]:
+    """Those that say more than the checkpoints: they are half of the rows of a chain of nodes."""
+    followed = {(row.thread_id, row.ns, row.parent_id) for row in checkpoints}
+    return tuple(row for row in writes if (row.thread_id, row.ns, row.checkpoint_id) not in followed)

@@ -83,18 +83,22 @@ class RayPlacement:
     """Placement for one run: its experts' events go to the run's sink.
 
     ``here`` runs a node in this process: what a busy runner has more than workers does not wait for one,
-    since an expert waits for its model nearly all of its time.
+    since an expert waits for its model nearly all of its time. ``check_held`` raises LeaseLost when the run
+    may be another runner's: it is asked before each try of an expert.
     """
 
-    def __init__(self, pool: ExpertPool, events: EventSink, here: NodeRunner) -> None:
+    def __init__(
+        self, pool: ExpertPool, events: EventSink, here: NodeRunner, check_held: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._events = events
         self._here = here
+        self._check_held = check_held
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
         """Run the node in a worker, or here when none is free; again when the worker dies, then it failed.
 
-        Cancelling cancels the task, which aborts the model call.
+        Cancelling cancels the task, which aborts the model call. Raises LeaseLost.
         """
         if not self._pool.take():
             return await self._here(payload)
@@ -109,6 +113,7 @@ class RayPlacement:
         if traceparent is not None:
             sent["traceparent"] = traceparent
         for attempt in range(1, WORKER_ATTEMPTS + 1):
+            self._check_held()
             try:
                 return await self._attempt(sent)
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:

@@ -12,8 +12,12 @@ from typing import Any, Literal
 import structlog
 
 from actors.outputs import PreparedArtifact, prepare_artifact
+from actors.running.audience import Audience
 from actors.running.checkpoint_saver import CheckpointSaver
+from actors.running.event_patience import BEGIN_PATIENCE_S
+from actors.running.held_generator import HeldGenerator
 from actors.running.observed_events import ObservedEvents
+from actors.running.patient_generator import PatientGenerator
 from actors.running.ports import GpuResources, StoredHistory, SystemClock
 from actors.running.run_log import RunLog
 from actors.stores.records import ClaimedRun
@@ -46,7 +50,8 @@ Stop = Literal["cancel", "hand_over", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What every run of a runner shares. ``placement`` makes the port for one run's sink.
+    """What every run of a runner shares. ``placement`` makes the port for one run's sink and its models, with
+    what raises LeaseLost when the run may be somebody else's.
 
     ``publish`` shows events to readers in other processes, after their commit.
     """
@@ -55,10 +60,11 @@ class RunParts:
     store: Store
     graphs: FlowGraphs
     metrics: Metrics
-    placement: Callable[[EventSink], Placement]
+    placement: Callable[[EventSink, Generator, Callable[[], None]], Placement]
     resources: GpuResources
     outputs_root: Path
     linger_s: Callable[[], float]
+    begin_patience_s: Callable[[], float] = lambda: BEGIN_PATIENCE_S
     publish: Callable[[Sequence[RunEvent]], None] = lambda events: None
 
 
@@ -79,9 +85,8 @@ class RunExecution:
         flow: FlowSpec,
         parts: RunParts,
         is_held: Callable[[], bool] = lambda: True,
-        stream_tokens: bool = True,
+        audience: Audience = Audience(),
     ) -> None:
-        """``stream_tokens``: somebody may read the models' words as they come; else they cost nothing."""
         self.order = claimed.order
         self.lease = claimed.lease
         self.log = RunLog(
@@ -91,13 +96,14 @@ class RunExecution:
             parts.metrics,
             is_held,
             linger_s=parts.linger_s,
+            begin_patience_s=(lambda: BEGIN_PATIENCE_S) if audience.events else parts.begin_patience_s,
             publish=parts.publish,
             is_careful=claimed.order.attempt > 1,
         )
         self.task: asyncio.Task[None] | None = None
         self.error: ParleyError | None = None
         """Why it ended here without an end of its own."""
-        self._stream_tokens = stream_tokens
+        self._stream_tokens = audience.tokens
         self._claimed = claimed
         self._flow = flow
         self._parts = parts
@@ -233,12 +239,14 @@ class RunExecution:
 
     def _ports(self, events: ObservedEvents) -> NodePorts:
         parts = self._parts
+        # Patient outside: a call that waited for a full model looks at the lease again before it goes out.
+        generator = PatientGenerator(HeldGenerator(parts.generator, self.log.check_held))
         return NodePorts(
-            generator=parts.generator,
+            generator=generator,
             events=events,
             resources=parts.resources,
             history=StoredHistory(parts.store, self.order.tenant),
-            placement=parts.placement(events),
+            placement=parts.placement(events, generator, self.log.check_held),
             clock=SystemClock(),
             stream_tokens=self._stream_tokens,
         )
@@ -282,7 +290,7 @@ class RunExecution:
         result = result.model_copy(update={"timings": timings})
         if result.status == "waiting" and result.waiting is not None:
             await self.log.wait(pump, result, result.waiting)
-            self._parts.metrics.record_run_left(self._flow.name)
+            self._parts.metrics.record_run_waits(self._flow.name)
             log.info("run_waits", node=result.waiting.node)
             return result
         result, artifact = await self._with_artifact(result)

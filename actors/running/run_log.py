@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from actors.running.coalescing import coalesced, is_durable
+from actors.running.event_patience import BEGIN_PATIENCE_S, LINGER_S
 from actors.running.pending_writes import Batch, PendingWrites
 from actors.running.run_reader import RunReader
 from actors.stores.records import CheckpointRow, Lease, RunWrite, WriteRow
 from actors.stores.store import RunStore
 from actors.telemetry.metrics import Metrics
-from registries.contracts.errors import LeaseLost, ParleyError, StoreError
+from registries.contracts.errors import LeaseLost, ParleyError, StoreError, StoreFull
 from registries.contracts.runs import (
     END_EVENTS,
     SETTLED_EVENTS,
@@ -24,10 +25,9 @@ from registries.contracts.runs import (
     Waiting,
 )
 
-LINGER_S = 0.02
-"""How long tokens wait for company; readers see this as the grain of the stream."""
 STORE_PATIENCE_S = 60.0
-"""How long a commit is tried again while the database is away; the lease usually ends it before."""
+"""How long a commit is tried again while the database is away; the lease usually ends it before. One that is
+full is waited for as long as the lease is held."""
 STORE_PAUSE_S = 0.1
 
 
@@ -50,6 +50,7 @@ class RunLog:
         is_held: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
         linger_s: Callable[[], float] = lambda: LINGER_S,
+        begin_patience_s: Callable[[], float] = lambda: BEGIN_PATIENCE_S,
         patience_s: float = STORE_PATIENCE_S,
         publish: Callable[[Sequence[RunEvent]], None] = lambda events: None,
         is_careful: bool = False,
@@ -64,6 +65,7 @@ class RunLog:
         self._is_held = is_held
         self._now = now
         self._linger_s = linger_s
+        self._begin_patience_s = begin_patience_s
         self._patience_s = patience_s
         self._publish = publish
         self._is_careful = is_careful
@@ -82,11 +84,16 @@ class RunLog:
         self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1
     ) -> None:
         """Take one event; see flows.ports.EventSink. LeaseLost when a node must not begin any more."""
-        if type == "node.started" and not self._is_held():
-            raise LeaseLost(f"the lease of run {self.run_id} ran out; another runner goes on with it")
+        if type == "node.started":
+            self.check_held()
         self.add(type, node, data, attempt)
         if type == "node.started" and self._is_careful:
             await self.keep((), ())
+
+    def check_held(self) -> None:
+        """Raises LeaseLost when the run may be another runner's by now."""
+        if not self._is_held():
+            raise LeaseLost(f"the lease of run {self.run_id} ran out; another runner goes on with it")
 
     def add(self, type: EventType, node: str | None, data: Mapping[str, Any], attempt: int = 1) -> RunEvent:
         """The same, outside a coroutine and unconditionally."""
@@ -102,7 +109,8 @@ class RunLog:
             data=dict(data),
         )
         loop = asyncio.get_running_loop()
-        self._pending.add_event(event, loop.time(), self._linger_s())
+        patience_s = self._linger_s() if type == TOKEN_EVENT else self._begin_patience_s()
+        self._pending.add_event(event, loop.time(), patience_s)
         self._schedule(loop)
         return event
 
@@ -110,22 +118,32 @@ class RunLog:
 
     async def keep(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """Committed when this returns; raises LeaseLost, StoreError."""
-        if self._ended_by is not None:
-            raise LeaseLost(f"run {self.run_id} is written no more") from self._ended_by
+        self._refuse_after_the_end()
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
         self._pending.add_state(checkpoints, writes, loop.time(), committed)
         self._schedule(loop)
         await committed
 
-    def defer(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+    def defer(self, checkpoints: Sequence[CheckpointRow]) -> None:
         """Goes with the next commit."""
-        self._pending.defer(checkpoints, writes)
+        self._pending.defer(checkpoints)
+
+    async def hold(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """Goes with the run's end, or soon without it; does not wait. Raises LeaseLost."""
+        self._refuse_after_the_end()
+        loop = asyncio.get_running_loop()
+        self._pending.hold(checkpoints, writes, loop.time())
+        self._schedule(loop)
 
     async def flush(self) -> None:
         """Every state taken so far is committed; events alone may go on waiting for company."""
         if self._pending.has_state or self._ended_by is not None:
             await self.keep((), ())
+
+    def _refuse_after_the_end(self) -> None:
+        if self._ended_by is not None:
+            raise LeaseLost(f"run {self.run_id} is written no more") from self._ended_by
 
     # -- the readers' side
 
@@ -224,7 +242,10 @@ class RunLog:
                     await commit(batch.write)
                     break
                 except StoreError as error:
-                    if time.monotonic() - started > self._patience_s or not self._is_held():
+                    # A full database still renews leases: whoever took the run over would meet the same.
+                    is_full = isinstance(error, StoreFull)
+                    is_late = time.monotonic() - started > self._patience_s and not is_full
+                    if is_late or not self._is_held():
                         raise LeaseLost(f"run {self.run_id} cannot be written: {error.message}") from error
                     await asyncio.sleep(STORE_PAUSE_S)
         except BaseException as error:

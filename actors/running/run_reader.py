@@ -11,7 +11,7 @@ from registries.contracts.runs import RunEvent
 
 
 class RunReader:
-    """One reader's backlog; a slow one merges tokens instead of growing by their number."""
+    """One reader's backlog; its tokens are merged when it takes them."""
 
     def __init__(self, registry: set[RunReader], first: Sequence[RunEvent] = ()) -> None:
         self._registry = registry

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from actors.running.audience import Audience
 from actors.running.lease_keeper import LeaseKeeper
 from actors.running.run_execution import RunExecution, RunParts
 from actors.running.task_owner import TaskOwner
@@ -59,14 +60,14 @@ class RunRegister:
         return 0 if self.draining else max(0, self._max_runs - len(self._runs) - len(self._claims))
 
     async def take(
-        self, claim: Awaitable[ClaimedRun | None], stream_tokens: bool = True
+        self, claim: Awaitable[ClaimedRun | None], audience: Audience = Audience()
     ) -> RunExecution | None:
         """Begin the run that this claim takes; None when it takes none. Raises what the claim raises.
 
         Whoever asked may leave meanwhile: a claim cannot be taken back, so that its run is begun all the
         same, and cancelled then if its request says so.
         """
-        claiming = asyncio.create_task(self._take(claim, stream_tokens))
+        claiming = asyncio.create_task(self._take(claim, audience))
         self._claims.add(claiming)
         claiming.add_done_callback(self._claims.discard)
         try:
@@ -75,7 +76,9 @@ class RunRegister:
             claiming.add_done_callback(_leave)
             raise
 
-    def begin(self, claimed: ClaimedRun, asked_at: float, stream_tokens: bool = True) -> RunExecution | None:
+    def begin(
+        self, claimed: ClaimedRun, asked_at: float, audience: Audience = Audience()
+    ) -> RunExecution | None:
         """Start a run that was claimed by a request sent at ``asked_at`` (monotonic).
 
         None for a run whose flow this version of the runtime cannot build: it ends as failed, and says so.
@@ -89,9 +92,7 @@ class RunRegister:
         if (before := self._runs.get(run_id)) is not None:
             # Its lease ran out and came back to us: nobody else tells the old execution.
             before.lose()
-        execution = RunExecution(
-            claimed, flow, self._parts, lambda: self._keeper.is_sure(lease), stream_tokens
-        )
+        execution = RunExecution(claimed, flow, self._parts, lambda: self._keeper.is_sure(lease), audience)
         self._runs[run_id] = execution
         self._keeper.add(
             lease,
@@ -118,10 +119,10 @@ class RunRegister:
             await self._owner.drain(HAND_OVER_S)
         await self._owner.cancel_all()
 
-    async def _take(self, claim: Awaitable[ClaimedRun | None], stream_tokens: bool) -> RunExecution | None:
+    async def _take(self, claim: Awaitable[ClaimedRun | None], audience: Audience) -> RunExecution | None:
         asked_at = time.monotonic()
         claimed = await claim
-        return None if claimed is None else self.begin(claimed, asked_at, stream_tokens)
+        return None if claimed is None else self.begin(claimed, asked_at, audience)
 
     def _flow_of(self, claimed: ClaimedRun) -> FlowSpec:
         """The version that the run is pinned to; raises ValidationError."""
@@ -146,6 +147,7 @@ class RunRegister:
             data={"result": result.model_dump(mode="json")},
         )
         await self._parts.store.finish(claimed.lease, result, RunWrite(events=(event,)))
+        self._parts.metrics.record_unheld_end(result)
 
     def _forget(self, execution: RunExecution) -> None:
         self._keeper.remove(execution.lease)

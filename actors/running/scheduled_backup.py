@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from actors.stores.backup import write_backup
-from actors.stores.open_database import open_database
+from actors.stores.backup_source import backup_source
 from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError
@@ -46,15 +46,14 @@ class ScheduledBackup:
         folder = Path(self._config.home) / plan.folder
         path = folder / f"parley-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup"
         await asyncio.to_thread(_make_room, folder)
-        # A database of its own: a long read holds up nobody else's.
-        database = await open_database(self._config)
-        try:
-            manifest = await write_backup(database, path)
-        finally:
-            await database.close()
-        await self._store.turn(_JOB, 0.0)
+        # A connection of its own: a long read holds up nobody else's.
+        manifest = await asyncio.to_thread(write_backup, backup_source(self._config), path)
+        # From here on there is one, whatever fails: to owe it still would make another one at each call.
         self._owed = False
-        removed = await asyncio.to_thread(remove_old_backups, folder, plan.keep)
+        try:
+            await self._store.turn(_JOB, 0.0)
+        finally:
+            removed = await asyncio.to_thread(remove_old_backups, folder, plan.keep)
         runs = sum(part.rows for part in manifest.parts if part.table == "runs")
         structlog.get_logger("actors.running").info(
             "backup_written", file=str(path), runs=runs, removed=len(removed)

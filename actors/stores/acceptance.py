@@ -34,7 +34,7 @@ def accept(tx: Transaction, run: NewRun) -> Accepted:
     known = take_key(tx, run.order.tenant, run.key, run.order.run_id)
     if known is not None:
         return known
-    if tx.execute(_QUEUE, _row(run)).rowcount != 1:
+    if not tx.changes_one(_QUEUE, _row(run)):
         raise Conflict(f"there is a run {run.order.run_id} already", param="run_id")
     _write_first(tx, run)
     return Accepted(run.order.run_id, "queued", True)
@@ -46,7 +46,7 @@ def accept_claimed(tx: Transaction, run: NewRun, owner: str, ttl_s: float) -> Cl
     known = take_key(tx, order.tenant, run.key, order.run_id)
     if known is not None:
         return known.run_id if known.run_id == order.run_id else None
-    if tx.execute(_QUEUE_AND_CLAIM, (*_row(run), owner, float(ttl_s))).rowcount != 1:
+    if not tx.changes_one(_QUEUE_AND_CLAIM, (*_row(run), owner, float(ttl_s))):
         return order.run_id
     _write_first(tx, run)
     return ClaimedRun(
@@ -78,8 +78,8 @@ def _row(run: NewRun) -> tuple[Any, ...]:
 
 def _write_first(tx: Transaction, run: NewRun) -> None:
     order, request = run.order, run.order.request
-    if tx.execute("SELECT 1 FROM flow_versions WHERE version = ?", (run.flow_version,)).fetchone() is None:
-        tx.execute(_KEEP_FLOW, (run.flow_version, request.flow_type, dump_json(run.flow_spec)))
+    # Always, although it is there nearly always: to ask first would be a round trip.
+    tx.executemany(_KEEP_FLOW, [(run.flow_version, request.flow_type, dump_json(run.flow_spec))])
     data: dict[str, Any] = {"flow": request.flow_type, "flow_version": run.flow_version}
     data["priority"] = request.priority
     if run.parent is not None:

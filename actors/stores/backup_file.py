@@ -26,6 +26,7 @@ from registries.contracts.frozen import Frozen
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _PAGE_ROWS, _PAGE_BYTES = 500, 2_000_000
+_ENCRYPTED = 0x1
 _COMPRESSION = 3
 """Twice as fast as zlib's default, and a tenth larger."""
 
@@ -53,14 +54,18 @@ class Manifest(Frozen):
 class BackupWriter:
     """A backup being written, by ``new_backup``."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive = archive
+        self._path = path
         self._parts: list[Part] = []
 
     def add_table(self, name: str, columns: Sequence[str], pages: Iterable[Sequence[Sequence[Any]]]) -> int:
         """Write all rows; the uncompressed size in bytes. One page at a time is in memory."""
         digest, size, count = hashlib.sha256(), 0, 0
-        with self._archive.open(f"tables/{name}.jsonl", "w", force_zip64=True) as part:
+        with (
+            _our_faults(self._path),
+            self._archive.open(f"tables/{name}.jsonl", "w", force_zip64=True) as part,
+        ):
             lines = orjson.dumps({"columns": list(columns)}, option=orjson.OPT_APPEND_NEWLINE)
             for page in pages:
                 size += _put(part, digest, lines)
@@ -79,7 +84,8 @@ class BackupWriter:
             created_at=created_at,
             parts=tuple(self._parts),
         )
-        self._archive.writestr(_MANIFEST, manifest.model_dump_json(indent=1))
+        with _our_faults(self._path):
+            self._archive.writestr(_MANIFEST, manifest.model_dump_json(indent=1))
         return manifest
 
 
@@ -121,21 +127,17 @@ def new_backup(path: Path) -> Iterator[BackupWriter]:
     if path.exists() and not _is_backup(path):
         raise Conflict(f"{path} exists and is no backup; it stays as it is", param="file")
     part = path.with_name(f".{path.name}.part")
-    try:
-        with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
-                yield BackupWriter(archive)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
-        raise kind(f"the backup {path} cannot be written: {error.strerror}", param="file") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with _our_faults(path):
+        try:
+            with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+                    yield BackupWriter(archive, path)
+                file.flush()
+                os.fsync(file.fileno())
+            _put_in_place(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -146,6 +148,9 @@ def open_backup(path: Path) -> Iterator[BackupReader]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.flag_bits & _ENCRYPTED for entry in archive.infolist()):
+                # We encrypt nothing: a bit was changed, which zipfile would tell by a RuntimeError.
+                raise zipfile.BadZipFile
             manifest = _read_manifest(archive, path)
             for part in manifest.parts:
                 _check(archive, part, path)
@@ -214,6 +219,29 @@ def _text_of_bytes(value: Any) -> dict[str, str]:
 
 def _value(value: Any) -> Any:
     return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
+
+
+@contextmanager
+def _our_faults(path: Path) -> Iterator[None]:
+    """The file system's errors as ours, there and then: further out they would pass for the database's."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"the backup {path} cannot be written: {error.strerror}", param="file") from error
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    """Under its name for good, or not at all."""
+    is_first = not path.exists()
+    os.replace(part, path)
+    try:
+        _flush_folder(path.parent)
+    except OSError:
+        # What is told as failed must not pile up. One that took an older one's place is all that there is.
+        if is_first:
+            path.unlink()
+        raise
 
 
 def _flush_folder(folder: Path) -> None:

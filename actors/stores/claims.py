@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from actors.stores.event_rows import add_event
 from actors.stores.json_text import load_json
 from actors.stores.records import ClaimedRun, Lease, NewRun, Renewal
 from registries.contracts.errors import ValidationError
-from registries.contracts.runs import Decision, ErrorFact, RunOrder, RunRequest
+from registries.contracts.runs import Decision, ErrorFact, RunOrder, RunRequest, RunResult
 
 MAX_ROUNDS = 16
 """Looks at the queue in one claim_next; more than one only where runs were ended instead of taken."""
@@ -76,15 +76,17 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who takes runs, for how long at first, and which it takes no more."""
+    """Who takes runs, for how long at first, and which it takes no more; ``ended`` instead of being taken."""
 
     owner: str
     ttl_s: float
     max_deaths: int
+    ended: list[RunResult] = field(default_factory=list)
 
 
 def claim(tx: Transaction, run: NewRun | str, claimant: Claimant) -> ClaimedRun | None:
     """See RunStore.claim."""
+    claimant.ended.clear()  # of a try that was rolled back
     if isinstance(run, NewRun):
         accepted = accept_claimed(tx, run, claimant.owner, claimant.ttl_s)
         if not isinstance(accepted, str):
@@ -96,12 +98,16 @@ def claim(tx: Transaction, run: NewRun | str, claimant: Claimant) -> ClaimedRun 
 
 def claim_next(tx: Transaction, claimant: Claimant, limit: int) -> list[ClaimedRun]:
     """See RunStore.claim_next."""
+    claimant.ended.clear()
     claimed: list[ClaimedRun] = []
     for sql in (_DEAD, _QUEUED):
         for _ in range(MAX_ROUNDS):
             wanted = limit - len(claimed)
             rows = tx.execute(sql, (wanted,)).fetchall() if wanted > 0 else []
-            taken = [_take(tx, _Candidate(*row), claimant) for row in rows]
+            # A process that was stopped in here finds its own fresh leases run out: one run, taken twice.
+            mine = {run.lease.run_id for run in claimed}
+            others = [run for run in (_Candidate(*row) for row in rows) if run.run_id not in mine]
+            taken = [_take(tx, run, claimant) for run in others]
             claimed += [run for run in taken if run is not None]
             if len(rows) < wanted or None not in taken:
                 break
@@ -137,7 +143,8 @@ def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | 
     # Whoever takes its own run again was not dead: the database was away for longer than the lease.
     died = run.status == "running" and run.owner != claimant.owner
     deaths = run.deaths + died
-    if _is_ended(tx, run, deaths, claimant.max_deaths if died else None):
+    if (ended := _ended(tx, run, deaths, claimant.max_deaths if died else None)) is not None:
+        claimant.ended.append(ended)
         return None
     try:
         claimed = _claimed(run, died)
@@ -147,23 +154,21 @@ def _take(tx: Transaction, run: _Candidate, claimant: Claimant) -> ClaimedRun | 
         faults = f"{error.error_count()} faults" if isinstance(error, pydantic.ValidationError) else "no JSON"
         message = f"this version cannot read the run's request: {faults}"
         fact = ErrorFact(code=ValidationError.code, message=message, param="request")
-        end_run(tx, run.run_id, "failed", fact)
+        claimant.ended.append(end_run(tx, run.run_id, "failed", fact))
         return None
     tx.execute(_TAKE, (deaths, run.token + 1, claimant.owner, float(claimant.ttl_s), run.run_id))
     return claimed
 
 
-def _is_ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int | None) -> bool:
-    """Whether the run may not go on, and therefore ends here; ``max_deaths`` for one that has just died."""
+def _ended(tx: Transaction, run: _Candidate, deaths: int, max_deaths: int | None) -> RunResult | None:
+    """The end of a run that may not go on, and therefore ends here; ``max_deaths`` for one that just died."""
     if run.cancel_requested:
-        end_run(tx, run.run_id, "cancelled", CANCELLED)
-    elif max_deaths is not None and deaths >= max_deaths:
-        park(tx, run.run_id, deaths, run.last_seq)
-    elif run.remaining_s <= 0:
-        end_run(tx, run.run_id, "failed", TOO_LATE)
-    else:
-        return False
-    return True
+        return end_run(tx, run.run_id, "cancelled", CANCELLED)
+    if max_deaths is not None and deaths >= max_deaths:
+        return park(tx, run.run_id, deaths, run.last_seq)
+    if run.remaining_s <= 0:
+        return end_run(tx, run.run_id, "failed", TOO_LATE)
+    return None
 
 
 def _claimed(run: _Candidate, taken_over: bool) -> ClaimedRun:

@@ -10,8 +10,8 @@ from typing import Any
 
 from actors.stores.file_lock import FileLock
 from actors.stores.group_commit import commit_together
-from actors.stores.sqlite_connection import SqliteConnection, SqliteFile, translate
-from registries.contracts.errors import StoreError
+from actors.stores.sqlite_connection import SqliteConnection, SqliteFile, client_error
+from actors.stores.store_faults import FaultLog, broken_write
 
 
 @dataclass(slots=True)
@@ -34,8 +34,9 @@ class CommitThread:
     nothing happens later.
     """
 
-    def __init__(self, file: SqliteFile, name: str, settle: Settle) -> None:
+    def __init__(self, file: SqliteFile, name: str, settle: Settle, faults: FaultLog) -> None:
         self._file = file
+        self._faults = faults
         self._connection = SqliteConnection(file)
         self._settle = settle
         self._waiting: SimpleQueue[PendingWrite | None] = SimpleQueue()
@@ -67,11 +68,12 @@ class CommitThread:
                     group = [write for write in group if write.is_wanted()]
                     outcomes = commit_together(self._connection.transact, [write.work for write in group])
             except OSError as error:
-                outcomes = [translate(error, self._file.path)] * len(group)
+                outcomes = [client_error(error, self._file.path)] * len(group)
             except BaseException as error:  # noqa: BLE001 - whoever waits must not wait for ever
-                failed = StoreError(f"writing failed: {type(error).__name__}: {error}")
-                failed.__cause__ = error
-                outcomes = [failed] * len(group)
+                outcomes = [broken_write(error)] * len(group)
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    self._faults.tell(outcome)
             self._settle(group, outcomes)
         self._connection.close()
         if lock is not None:

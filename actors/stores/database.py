@@ -34,8 +34,19 @@ class Transaction(Protocol):
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor: ...
 
+    def changes_one(self, sql: str, parameters: Sequence[Any] = ()) -> bool:
+        """Whether an INSERT or UPDATE of one row, without RETURNING, changes it.
+
+        A database may take that for granted, and when it is not so undo everything and do the work again with
+        the truth. Therefore a work has no effects outside of its transaction.
+        """
+        ...
+
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """An INSERT of one row, for many; where it replaces what exists, no two may have the same key."""
+        """An INSERT of one row, for many; where it replaces what exists, no two may have the same key.
+
+        It may come after every ``changes_one`` of the transaction.
+        """
         ...
 
 

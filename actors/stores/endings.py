@@ -13,8 +13,18 @@ from actors.stores.event_rows import add_event
 from actors.stores.json_text import load_json
 from actors.stores.told_nodes import told_nodes
 from registries.contracts.generation import Usage
-from registries.contracts.runs import END_EVENTS, NODE_ENDS, ErrorFact, NodeResult, RunResult, RunStatus
+from registries.contracts.runs import (
+    END_EVENTS,
+    INHERITED,
+    NODE_ENDS,
+    ErrorFact,
+    NodeResult,
+    RunResult,
+    RunStatus,
+)
 
+JUDGE_NODE = "(judge)"
+"""No flow can have a node of this name."""
 CANCELLED = ErrorFact(code="cancelled", message="the run was cancelled")
 TOO_LATE = ErrorFact(
     code="budget_exceeded", message="the run's deadline passed while it waited to be run", param="deadline_s"
@@ -50,7 +60,7 @@ class Progress:
 
 def end_run(
     tx: Transaction, run_id: str, status: RunStatus, error: ErrorFact, progress: Progress | None = None
-) -> None:
+) -> RunResult:
     """End a run that this transaction may change: result, usage and event, by what was committed of it."""
     flow, version, request_id, attempts, last_seq = tx.execute(_FACTS, (run_id,)).fetchone()
     progress = progress or read_progress(tx, run_id, last_seq)
@@ -70,9 +80,10 @@ def end_run(
     data = {"result": result.model_dump(mode="json")}
     add_event(tx, run_id, last_seq + 1, END_EVENTS[status], attempts, data)
     insert_usage(tx, usage_rows(result))
+    return result
 
 
-def park(tx: Transaction, run_id: str, deaths: int, last_seq: int) -> None:
+def park(tx: Transaction, run_id: str, deaths: int, last_seq: int) -> RunResult:
     """Fail a run that has ended ``deaths`` of its runners, and say where."""
     progress = read_progress(tx, run_id, last_seq)
     where = f"node {progress.under_way!r} was under way" if progress.under_way else "no node was under way"
@@ -82,7 +93,7 @@ def park(tx: Transaction, run_id: str, deaths: int, last_seq: int) -> None:
         message=f"the process that ran it died {times}, {where}; restart it when the cause is gone",
         param=f"nodes.{progress.under_way}" if progress.under_way else None,
     )
-    end_run(tx, run_id, "failed", error, progress)
+    return end_run(tx, run_id, "failed", error, progress)
 
 
 def read_progress(tx: Transaction, run_id: str, last_seq: int) -> Progress:
@@ -105,7 +116,11 @@ def read_progress(tx: Transaction, run_id: str, last_seq: int) -> Progress:
 
 
 def usage_rows(result: RunResult) -> list[tuple[Any, ...]]:
-    """A row for each visit of a node, for the statistics."""
+    """A row for each visit of a node, for the statistics, and one for what judging the answer cost.
+
+    None for nodes that a fork took over: they were counted where they ran.
+    """
+    own = [node for node in result.nodes if INHERITED not in node.data]
     return [
         (
             result.run_id,
@@ -121,8 +136,20 @@ def usage_rows(result: RunResult) -> list[tuple[Any, ...]]:
             int(node.cache_hit),
             node.error.code if node.error else None,
         )
-        for node in result.nodes
-    ]
+        for node in own
+    ] + _judge_row(result)
+
+
+def _judge_row(result: RunResult) -> list[tuple[Any, ...]]:
+    nodes = sum((node.usage for node in result.nodes), Usage())
+    tokens = (
+        result.usage.prompt_tokens - nodes.prompt_tokens,
+        result.usage.completion_tokens - nodes.completion_tokens,
+    )
+    if max(tokens) <= 0:
+        return []
+    cost = result.usage.cost_micro_usd - nodes.cost_micro_usd
+    return [(result.run_id, JUDGE_NODE, 1, "completed", None, None, *tokens, cost, 0.0, 0, None)]
 
 
 def insert_usage(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:

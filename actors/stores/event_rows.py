@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from actors.stores.database import Transaction
@@ -11,8 +10,7 @@ from actors.stores.json_text import dump_json
 from registries.contracts.runs import EventType, RunEvent
 
 EventRow = tuple[str, int, float, str, str | None, int, str]
-_MANY = 16
-"""Rows of one statement: each statement takes the interpreter's lock anew, slow in a busy process."""
+_INSERT = "INSERT INTO events (run_id, seq, time, type, node, attempt, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD = "INSERT INTO events (run_id, seq, time, type, node, attempt, data) VALUES (?, ?, {now}, ?, NULL, ?, ?)"
 
 
@@ -23,19 +21,11 @@ def event_rows(events: Sequence[RunEvent]) -> list[EventRow]:
 
 def insert_events(tx: Transaction, rows: Sequence[EventRow]) -> None:
     """Write them."""
-    for start in range(0, len(rows), _MANY):
-        part = rows[start : start + _MANY]
-        tx.execute(_insert(len(part)), [value for row in part for value in row])
+    tx.executemany(_INSERT, rows)
 
 
 def add_event(
     tx: Transaction, run_id: str, seq: int, type: EventType, attempt: int, data: Mapping[str, Any]
 ) -> None:
     """Write one event of the store's own, at the database's time. ``attempt`` counts claims, 0 before any."""
-    tx.execute(_ADD, (run_id, seq, type, max(1, attempt), dump_json(data)))
-
-
-@lru_cache(maxsize=_MANY)
-def _insert(count: int) -> str:
-    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * count)
-    return f"INSERT INTO events (run_id, seq, time, type, node, attempt, data) VALUES {values}"
+    tx.executemany(_ADD, [(run_id, seq, type, max(1, attempt), dump_json(data))])

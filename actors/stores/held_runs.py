@@ -13,12 +13,14 @@ from actors.stores.event_rows import EventRow, event_rows, insert_events
 from actors.stores.json_text import dump_json
 from actors.stores.records import CheckpointRow, Lease, RunWrite, WriteRow
 from registries.contracts.errors import Conflict, InternalError, LeaseLost
-from registries.contracts.runs import RunResult, Waiting
+from registries.contracts.runs import NODE_ENDS, RunResult, Waiting
 
 # A lease that ran out but was not taken over may still write: the token decides, nobody else has begun.
 _HELD = "WHERE run_id = ? AND lease_token = ? AND status = 'running'"
 _COMMIT_STATE = f"UPDATE runs SET last_seq = last_seq {_HELD}"
 _COMMIT = f"UPDATE runs SET last_seq = ? {_HELD} AND last_seq = ?"
+# A run that gets on is not what kills its runners; who only stood beside such a run must not end with it.
+_COMMIT_STEP = f"UPDATE runs SET deaths = 0, last_seq = ? {_HELD} AND last_seq = ?"
 _FINISH = (
     "UPDATE runs SET status = ?, result = ?, answer = ?, error_code = ?, finished_at = {now}, waiting = NULL,"
     f" lease_owner = NULL, last_seq = ? {_HELD} AND last_seq = ?"
@@ -49,6 +51,11 @@ class WriteRows:
     def last_seq(self) -> int:
         """The seq that the run has afterwards."""
         return self.events[-1][1]
+
+    @property
+    def has_node_end(self) -> bool:
+        """Whether a node of the run has ended."""
+        return any(row[3] in NODE_ENDS for row in self.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +90,10 @@ def prepare_result(result: RunResult) -> StoredResult:
 def commit(tx: Transaction, lease: Lease, rows: WriteRows) -> None:
     """See RunStore.commit."""
     if not rows.events:
-        if tx.execute(_COMMIT_STATE, (lease.run_id, lease.token)).rowcount != 1:
+        if not tx.changes_one(_COMMIT_STATE, (lease.run_id, lease.token)):
             raise _lost(lease)
         _insert(tx, rows)
-    elif _change(tx, lease, rows, "running", _COMMIT):
+    elif _change(tx, lease, rows, "running", _COMMIT_STEP if rows.has_node_end else _COMMIT):
         _insert(tx, rows)
 
 
@@ -118,7 +125,7 @@ def _change(tx: Transaction, lease: Lease, rows: WriteRows, status: str, sql: st
     since, and status and last event are the write's. Raises LeaseLost, and Conflict for a seq that does not
     follow.
     """
-    if tx.execute(sql, (*values, rows.last_seq, lease.run_id, lease.token, rows.before)).rowcount == 1:
+    if tx.changes_one(sql, (*values, rows.last_seq, lease.run_id, lease.token, rows.before)):
         return True
     state = tx.execute(_STATE, (lease.run_id, lease.token)).fetchone()
     if state is not None and (state[0], state[1]) == (status, rows.last_seq):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.stores.live_events import LiveEvents
 from actors.stores.records import (
     Accepted,
+    CallClaim,
+    CallState,
     CheckpointRow,
     ClaimedRun,
     IdempotencyKey,
@@ -19,7 +21,6 @@ from actors.stores.records import (
     NewRun,
     Pruned,
     QueueState,
-    Renewal,
     RunFilter,
     RunWrite,
     StoreFacts,
@@ -27,6 +28,7 @@ from actors.stores.records import (
 )
 from actors.stores.redis_hot_tier import MAX_STREAM_ENTRIES, RedisHotTier
 from actors.stores.store import LeaseRenewer, Store
+from actors.stores.touching_renewer import TouchingRenewer
 from registries.contracts.config import RetentionConfig
 from registries.contracts.errors import LeaseLost, ParleyError, StoreError
 from registries.contracts.generation import Message
@@ -90,6 +92,10 @@ class MirroredStore:
             )
         return accepted
 
+    async def known_run(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
+        """See RunStore."""
+        return await self._database.known_run(tenant, key)
+
     async def claim(self, run: NewRun | str, owner: str, ttl_s: float, max_deaths: int) -> ClaimedRun | None:
         """See RunStore."""
         claimed = await self._database.claim(run, owner, ttl_s, max_deaths)
@@ -108,7 +114,7 @@ class MirroredStore:
 
     def open_renewer(self) -> LeaseRenewer:
         """See RunStore; what it renews is renewed in Redis too."""
-        return _TouchingRenewer(self._database.open_renewer(), self._renewed, self._loop)
+        return TouchingRenewer(self._database.open_renewer(), self._renewed, self._loop)
 
     async def commit(self, lease: Lease, write: RunWrite) -> None:
         """See RunStore."""
@@ -240,6 +246,22 @@ class MirroredStore:
         """See CheckpointStore."""
         await self._database.drop_checkpoints(thread_id, checkpoint_ids)
 
+    async def claim_call(self, key: IdempotencyKey, claim: CallClaim) -> CallState:
+        """See CallStore."""
+        return await self._database.claim_call(key, claim)
+
+    async def look_at_call(self, tenant: str, key: IdempotencyKey) -> CallState:
+        """See CallStore."""
+        return await self._database.look_at_call(tenant, key)
+
+    async def keep_answer(self, claim: CallClaim, answer: str) -> None:
+        """See CallStore."""
+        await self._database.keep_answer(claim, answer)
+
+    async def give_up_call(self, claim: CallClaim) -> None:
+        """See CallStore."""
+        await self._database.give_up_call(claim)
+
     async def statistics(
         self, since: float, until: float, tenant: str, user: str | None = None
     ) -> dict[str, Any]:
@@ -355,28 +377,3 @@ class MirroredStore:
                     run_id, events[-1].seq, status="running", owner=held.owner, tenant=held.tenant, waiting=""
                 )
                 return
-
-
-class _TouchingRenewer:
-    """LeaseRenewer whose renewals reach the hot tier; it works in a thread, the tier on the event loop."""
-
-    def __init__(
-        self,
-        renewer: LeaseRenewer,
-        renewed: Callable[[Sequence[Lease], frozenset[Lease], float], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._renewer = renewer
-        self._renewed = renewed
-        self._loop = loop
-
-    def renew(self, leases: Sequence[Lease], ttl_s: float) -> Renewal:
-        """See LeaseRenewer."""
-        renewal = self._renewer.renew(leases, ttl_s)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._renewed, leases, renewal.held, ttl_s)
-        return renewal
-
-    def close(self) -> None:
-        """See LeaseRenewer."""
-        self._renewer.close()

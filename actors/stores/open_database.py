@@ -25,12 +25,17 @@ async def _open_postgres(url: str, config: RuntimeConfig, role: Role) -> Databas
         # Imported here: it needs an extra that an embedded installation does not have.
         from actors.stores.postgres_database import PostgresDatabase
     except ModuleNotFoundError as error:
-        raise ValidationError(
-            f"PostgreSQL needs the package {error.name}: pip install 'parley-runtime[postgres]'",
-            param="store_url",
-        ) from None
+        raise missing_driver(error) from None
     share = connection_share(config, role)
     return await PostgresDatabase.open(url, share, postgres_name(config))
+
+
+def missing_driver(error: ModuleNotFoundError) -> ValidationError:
+    """What an installation without PostgreSQL's extra is told."""
+    return ValidationError(
+        f"PostgreSQL needs the package {error.name}: pip install 'parley-runtime[postgres]'",
+        param="store_url",
+    )
 
 
 def postgres_name(config: RuntimeConfig) -> str:

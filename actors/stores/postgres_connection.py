@@ -17,6 +17,10 @@ from registries.contracts.errors import ValidationError
 CONNECT_TIMEOUT_S = 2
 TCP_TIMEOUT_MS = 2_000
 """Data that the other machine does not acknowledge for so long ends the connection (Linux)."""
+KEEPALIVE_IDLE_S = 5
+KEEPALIVE_INTERVAL_S = 1
+KEEPALIVE_COUNT = 3
+"""Both ends find out within eight seconds that the other machine is gone, though nothing is being sent."""
 STATEMENT_TIMEOUT_S = 30
 """Statistics over a large database and an index that is made; commits take milliseconds."""
 LOCK_TIMEOUT_S = 2
@@ -31,11 +35,28 @@ _SETTINGS: tuple[tuple[str, str], ...] = (
     ("idle_in_transaction_session_timeout", f"{IDLE_IN_TRANSACTION_S}s"),
     # A server may have it off for all; what we acknowledge is on the disk.
     ("synchronous_commit", "on"),
+    # The server's own: a machine that is lost lets go of its rows. Nothing to sockets of the same machine.
+    ("tcp_keepalives_idle", f"{KEEPALIVE_IDLE_S}"),
+    ("tcp_keepalives_interval", f"{KEEPALIVE_INTERVAL_S}"),
+    ("tcp_keepalives_count", f"{KEEPALIVE_COUNT}"),
 )
 
 
 class PostgresConnection(psycopg.Connection[tuple[Any, ...]]):
-    """psycopg's connection; a server that does not answer in time ends it, instead of blocking a thread."""
+    """psycopg's connection; a server that does not answer in time ends it, instead of blocking a thread.
+
+    ``prepared_names`` are those of the statements that actors.stores.postgres_pipeline has prepared, by text.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.prepared_names: dict[str, bytes] = {}
+        self._names = 0
+
+    def new_name(self) -> bytes:
+        """For a statement; none is given twice."""
+        self._names += 1
+        return b"parley_%d" % self._names
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """Raises psycopg.OperationalError, and closes itself, after ANSWER_TIMEOUT_S without an answer."""
@@ -44,6 +65,12 @@ class PostgresConnection(psycopg.Connection[tuple[Any, ...]]):
         except psycopg.errors._WaitTimeout as error:
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {ANSWER_TIMEOUT_S} s") from error
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        """psycopg's; after a ROLLBACK it has the server forget all prepared statements (None), ours too."""
+        if name is None:
+            self.prepared_names.clear()
+        yield from super()._deallocate(name)
 
 
 def connection_options(address: PostgresAddress, name: str) -> dict[str, Any]:
@@ -63,9 +90,9 @@ def connection_options(address: PostgresAddress, name: str) -> dict[str, Any]:
         "application_name": name,
         "client_encoding": "utf8",
         "keepalives": 1,
-        "keepalives_idle": 5,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
+        "keepalives_idle": KEEPALIVE_IDLE_S,
+        "keepalives_interval": KEEPALIVE_INTERVAL_S,
+        "keepalives_count": KEEPALIVE_COUNT,
         "tcp_user_timeout": TCP_TIMEOUT_MS,
     }
     return {**defaults, **given, "autocommit": True}
@@ -95,11 +122,14 @@ def is_alive(connection: psycopg.Connection[Any]) -> bool:
     return True
 
 
-class _TextDumper(StrDumperUnknown):
+def storable(text: str) -> str:
     """PostgreSQL's texts hold no NUL sign; a model's answer may. It becomes the sign for unknown ones."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
 
+
+class _TextDumper(StrDumperUnknown):
     def dump(self, obj: str) -> Any:
-        return super().dump(obj.replace("\x00", "\ufffd") if "\x00" in obj else obj)
+        return super().dump(storable(obj))
 
 
 class _NumberLoader(Loader):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,12 +15,15 @@ import psycopg
 from actors.stores.connection_share import ConnectionShare, ServerRoom
 from actors.stores.database import Transaction, Work
 from actors.stores.outage_watch import OutageWatch
-from actors.stores.postgres_errors import our_error
+from actors.stores.postgres_batch import PostgresBatch
+from actors.stores.postgres_connection import PostgresConnection
+from actors.stores.postgres_errors import RETRY_AFTER_S, client_error, our_error
 from actors.stores.postgres_persistence import persist
 from actors.stores.postgres_pool import PostgresPool
 from actors.stores.postgres_transaction import READ, WRITE, WorkFailed, transact
 from actors.stores.postgres_transactor import PostgresTransactor
 from actors.stores.postgres_url import parse_postgres_url
+from actors.stores.store_faults import UNREACHABLE, FaultLog, store_fault
 from actors.stores.write_lane import WriteLane
 from registries.contracts.errors import StoreError
 
@@ -39,10 +43,11 @@ class PostgresDatabase:
         """See ``open``."""
         lanes = share.lanes(pool.round_trip_s)
         self._pool = pool
+        self._faults = FaultLog()
         self._lanes = [WriteLane(self._commit, f"postgres-writer-{number}") for number in range(lanes)]
         self._readers = ThreadPoolExecutor(share.maximum - lanes, thread_name_prefix="postgres-reader")
         self._reads: set[asyncio.Future[Any]] = set()
-        self._watch = OutageWatch(pool.ask, self._refuse_waiting)
+        self._watch = OutageWatch(self._ask, self._refuse_waiting)
         self._closed = False
 
     @classmethod
@@ -59,14 +64,12 @@ class PostgresDatabase:
 
         A write that was under way when the server froze is waited for: only so is its outcome known.
         """
-        self._ensure_open()
-        self._pool.admit()
+        self._admit()
         return await self._watch.over(self._lane(key).write(work, key))
 
     async def read(self, work: Work[T]) -> T:
         """One snapshot, read only; tried once more when the connection is lost in the middle."""
-        self._ensure_open()
-        self._pool.admit()
+        self._admit()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         reading = loop.run_in_executor(self._readers, self._read, work)
@@ -79,7 +82,7 @@ class PostgresDatabase:
 
     def open_transactor(self) -> PostgresTransactor:
         """It connects at its first use."""
-        return PostgresTransactor(self._pool)
+        return PostgresTransactor(self._pool, self._faults)
 
     def load(self, work: Work[T]) -> T:
         """See Database."""
@@ -88,9 +91,10 @@ class PostgresDatabase:
                 answer: T = transact(connection, [work])[0]
                 return answer
         except WorkFailed as failed:
-            raise self._ours(failed) from failed.__cause__
+            cause = failed.cause
         except psycopg.Error as error:
-            raise our_error(error, self._pool.address.shown) from error
+            cause = error
+        raise our_error(cause, self._pool.address.shown)
 
     async def details(self) -> dict[str, Any]:
         """See Database."""
@@ -117,22 +121,65 @@ class PostgresDatabase:
 
     def _refuse_waiting(self) -> None:
         """Reads may be given up at any time; of the writes those that have not begun."""
-        error = self._pool.hold()
+        error = self._away(self._pool.hold())
         for lane in self._lanes:
             lane.refuse_waiting(copy.copy(error))
         for answer in self._reads:
             if not answer.done():
                 answer.set_exception(copy.copy(error))
 
-    def _ensure_open(self) -> None:
+    def _admit(self) -> None:
         if self._closed:
-            raise StoreError(f"the store {self._pool.address.shown} is closed")
+            raise StoreError("the store is closed")
+        try:
+            self._pool.admit()
+        except StoreError as error:
+            raise self._away(error) from error
+
+    def _ask(self) -> None:
+        try:
+            self._pool.ask()
+        except StoreError as error:
+            self._faults.tell(error)
+            raise
+
+    @contextmanager
+    def _lent(self) -> Iterator[PostgresConnection]:
+        with ExitStack() as lent:
+            try:
+                connection = lent.enter_context(self._pool.connection())
+            except StoreError as error:
+                raise self._away(error) from error
+            yield connection
+
+    def _away(self, error: StoreError) -> StoreError:
+        """What clients are told for the pool's words, which name the server."""
+        return store_fault(UNREACHABLE, error, self._pool.address.shown, retry_after_s=RETRY_AFTER_S)
 
     def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
-        """Each work's answer or error, in order.
+        """Each work's answer or error, in order: in one message where none of them needs an answer."""
+        outcomes: list[Any] = []
+        while len(outcomes) < len(works):
+            rest = works[len(outcomes) :]
+            batch = PostgresBatch(rest)
+            if not batch:
+                return outcomes + self._one_after_another(rest)
+            outcomes += self._send(batch) or self._one_after_another(rest[: len(batch)])
+        return outcomes
 
-        Those before one that fails are committed together, those after it too: the outcome is that of one
-        after another, and nobody pays for a neighbour. Rejected: savepoints, two round trips a work.
+    def _send(self, batch: PostgresBatch) -> list[Any] | None:
+        """Its works' outcomes; None when it was refused, for a reason that one of its works has."""
+        try:
+            with self._lent() as connection:
+                return batch.answers if batch.commit(connection) else None
+        except StoreError as error:
+            self._faults.tell(error)
+            return [copy.copy(error) for _ in range(len(batch))]
+
+    def _one_after_another(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """Those before one that fails are committed together, those after it too: no neighbour pays for it.
+
+        Rejected: savepoints, two round trips a work.
         """
         outcomes: list[Any] = []
         while len(outcomes) < len(works):
@@ -143,7 +190,7 @@ class PostgresDatabase:
                 before = self._before(rest[: failed.index])
                 outcomes += before
                 if len(before) == failed.index:
-                    outcomes.append(self._ours(failed))
+                    outcomes.append(client_error(failed.cause, self._pool.address.shown))
             except StoreError as error:
                 outcomes += [copy.copy(error) for _ in rest]
         return outcomes
@@ -163,18 +210,15 @@ class PostgresDatabase:
         try:
             return self._transact([work], READ)[0]
         except WorkFailed as failed:
-            raise self._ours(failed) from failed.__cause__
+            error = client_error(failed.cause, self._pool.address.shown)
+        raise error
 
     def _transact(self, works: Sequence[Work[Any]], begin: bytes) -> list[Any]:
         def attempt() -> list[Any]:
-            with self._pool.connection() as connection:
+            with self._lent() as connection:
                 return transact(connection, works, begin)
 
-        return persist(attempt, self._pool.address.shown)
-
-    def _ours(self, failed: WorkFailed) -> Exception:
-        cause = failed.__cause__
-        return our_error(cause if isinstance(cause, Exception) else failed, self._pool.address.shown)
+        return persist(attempt, self._pool.address.shown, self._faults)
 
 
 def _hand_over(done: asyncio.Future[T], answer: asyncio.Future[T]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psycopg
 
-from registries.contracts.errors import Conflict, ParleyError, StoreError, StoreFull
+from actors.stores.store_faults import FULL, UNREACHABLE, UNUSABLE, for_operator, refused_row, store_fault
+from registries.contracts.errors import Conflict, StoreError, StoreFull
 
 RETRY_AFTER_S = 1.0
 _FULL = frozenset({"53100"})
@@ -15,17 +16,25 @@ _GONE = frozenset({"25006", "57P01", "57P02", "57P03", "57P05"})
 _DUPLICATE = (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation)
 
 
-def our_error(error: BaseException, shown: str) -> ParleyError:
-    """What a fault of the database means. ``shown`` names the database; libpq's texts hold no password."""
-    if isinstance(error, ParleyError):
+def client_error(error: Exception, shown: str) -> Exception:
+    """What a fault of the database means, in words that a client may read; ``shown`` names the database.
+
+    What is none of psycopg's, such as a work's own, stays as it is.
+    """
+    if not isinstance(error, psycopg.Error):
         return error
     if isinstance(error, _DUPLICATE):
-        return Conflict(f"the database refused a duplicate or dangling row: {_first_line(error)}")
-    if isinstance(error, psycopg.Error) and error.sqlstate in _FULL:
-        return StoreFull(f"the database {shown} is full: {_first_line(error)}", retry_after_s=RETRY_AFTER_S)
-    return StoreError(
-        f"the database {shown} cannot be used: {_first_line(error)}", retry_after_s=RETRY_AFTER_S
-    )
+        return refused_row(error)
+    if error.sqlstate in _FULL:
+        return store_fault(FULL, error, shown, StoreFull, RETRY_AFTER_S)
+    sentence = UNREACHABLE if is_lost(error) else UNUSABLE
+    return store_fault(sentence, error, shown, retry_after_s=RETRY_AFTER_S)
+
+
+def our_error(error: Exception, shown: str) -> Exception:
+    """The same in words for operators: which database, and what it said. libpq's texts hold no password."""
+    ours = client_error(error, shown)
+    return for_operator(ours) if ours is not error and isinstance(ours, StoreError | Conflict) else ours
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -41,7 +50,3 @@ def is_lost(error: BaseException | None) -> bool:
     if state is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return state in _GONE or state.startswith("08")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,38 +9,46 @@ from typing import TypeVar
 
 import psycopg
 
-from actors.stores.postgres_errors import is_lost, is_transient, our_error
+from actors.stores.postgres_errors import client_error, is_lost, is_transient
 from actors.stores.postgres_transaction import WorkFailed
+from actors.stores.store_faults import FaultLog
+from registries.contracts.errors import StoreError
 
 T = TypeVar("T")
 _TRIES = 5
 _PAUSE_S = 0.02
 
 
-def persist(attempt: Callable[[], T], shown: str) -> T:
+def persist(attempt: Callable[[], T], shown: str, faults: FaultLog) -> T:
     """One transaction's outcome.
 
     Deadlocks and serialisation failures are tried again a few times; a connection that is lost before the
     commit was sent, once: a pool may hold one that died unnoticed. After the commit was sent nothing is.
     Raises WorkFailed where a work is at fault (or stays in the way of others), StoreError where the database
-    is. Blocking.
+    is; ``faults`` hears of what is the database's. Blocking.
     """
     reconnected = False
-    for number in range(1, _TRIES + 1):
+    number = 0
+    while True:
         failed: WorkFailed | None = None
-        cause: BaseException
+        cause: Exception
         try:
             return attempt()
         except WorkFailed as error:
-            failed, cause = error, error.__cause__ or error
+            failed, cause = error, error.cause
         except psycopg.Error as error:
             cause = error
-        if is_lost(cause):
-            if reconnected:
-                raise our_error(cause, shown) from cause
+        except StoreError as error:
+            faults.tell(error)
+            raise
+        if is_lost(cause) and not reconnected:
             reconnected = True
-        elif not is_transient(cause) or number == _TRIES:
-            raise failed or our_error(cause, shown)
-        else:
-            time.sleep(random.uniform(0.5, 1.0) * _PAUSE_S * number)
-    raise AssertionError("unreachable: the last try returns or raises")
+            continue
+        number += 1
+        if not is_transient(cause) or number == _TRIES:
+            fault = client_error(cause, shown)
+            faults.tell(fault)
+            if failed is not None and not is_lost(cause):
+                raise failed
+            raise fault from cause
+        time.sleep(random.uniform(0.5, 1.0) * _PAUSE_S * number)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from actors.stores.database import Cursor, Work
+from actors.stores.many_rows import of_many
 from actors.stores.postgres_errors import RETRY_AFTER_S
 from actors.stores.sql_text import SqlDialect
+from actors.stores.store_faults import store_fault
 from registries.contracts.errors import StoreError
 
+T = TypeVar("T")
 # Of the statement, not of the transaction: a group of writes shares one, and an index can be used with it.
 _CLOCK = "EXTRACT(EPOCH FROM statement_timestamp())::float8"
 _WORDS: dict[str, str] = {
@@ -28,10 +30,10 @@ _WORDS: dict[str, str] = {
     "strict": "",
     "strict_keyed": "",
 }
-_VALUES = re.compile(r"VALUES (\([^()]*\))")
 _MOST_PARAMETERS = 16_384
 """A quarter of what the protocol can count in one statement."""
 WRITE = b"BEGIN"
+COMMIT = b"COMMIT"
 READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """One snapshot for all queries of a read."""
 
@@ -43,14 +45,19 @@ class WorkFailed(Exception):
         super().__init__(index)
         self.index = index
 
+    @property
+    def cause(self) -> Exception:
+        """What the work raised."""
+        return self.__cause__ if isinstance(self.__cause__, Exception) else self
+
 
 class PostgresTransaction:
-    """An open transaction; see actors.stores.database.Transaction.
+    """An open transaction; see actors.stores.database.Transaction. Each statement is waited for.
 
-    Each statement is waited for. Rejected: one pipeline for the whole transaction, with a third of the round
-    trips; the server's idle_in_transaction_session_timeout does not run while a pipeline is open, nor after
-    it until the next plain statement, and a process that is stopped just there would keep its rows locked
-    for as long as it is. psycopg's executemany is such a pipeline.
+    Rejected: psycopg's pipelines inside of it, of which its executemany is one. The server's
+    idle_in_transaction_session_timeout does not run before their Sync, and a process that is stopped just
+    there would keep its rows locked for as long as it is. PostgresBatch sends no part of what ends with a
+    Sync without that one.
     """
 
     __slots__ = ("_connection",)
@@ -63,13 +70,23 @@ class PostgresTransaction:
         """Raises psycopg.Error, as its works do not catch it; the border is around the transaction."""
         return self._connection.execute(translated(sql), parameters)
 
+    def changes_one(self, sql: str, parameters: Sequence[Any] = ()) -> bool:
+        """The truth."""
+        return self.execute(sql, parameters).rowcount == 1
+
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Many rows in one statement, mostly in one round trip."""
-        start = 0
-        for count in _row_counts(len(rows), len(rows[0]) if rows else 1):
-            some = rows[start : start + count]
-            start += count
-            self._connection.execute(_translated_for(sql, count), [value for row in some for value in row])
+        for text, values in insertions(sql, rows):
+            self._connection.execute(translated(text), values)
+
+
+def insertions(sql: str, rows: Sequence[Sequence[T]]) -> Iterator[tuple[str, list[T]]]:
+    """Statements that insert all rows, in order, with their parameters."""
+    start = 0
+    for count in _row_counts(len(rows), len(rows[0]) if rows else 1):
+        some = rows[start : start + count]
+        start += count
+        yield of_many(sql, count), [value for row in some for value in row]
 
 
 def _row_counts(rows: int, columns: int) -> Iterator[int]:
@@ -81,19 +98,17 @@ def _row_counts(rows: int, columns: int) -> Iterator[int]:
         rows -= count
 
 
-@lru_cache(maxsize=256)
-def _translated_for(sql: str, rows: int) -> bytes:
-    values = _VALUES.search(sql)
-    if values is None:
-        raise ValueError(f"not one row of an INSERT: {sql}")
-    more = f", {values.group(1)}" * (rows - 1)
-    return translated(f"{sql[: values.end()]}{more}{sql[values.end() :]}")
-
-
 @lru_cache(maxsize=1024)
 def translated(sql: str) -> bytes:
     """The SQL that psycopg takes; each text is translated once."""
     return SqlDialect(_WORDS, "%s").render(sql.replace("%", "%%")).encode()
+
+
+@lru_cache(maxsize=1024)
+def numbered(sql: str) -> str:
+    """The SQL that PostgreSQL itself takes, with ``$1``, ``$2`` … for the parameters."""
+    first, *others = SqlDialect(_WORDS, "?").render(sql).split("?")
+    return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
 
 
 def transact(
@@ -111,31 +126,36 @@ def transact(
         for work in works:
             answers.append(work(transaction))
     except Exception as error:
-        _undo(connection)
+        undo(connection)
         raise WorkFailed(len(answers)) from error
     try:
         _commit(connection)
     except psycopg.Error as error:
-        _undo(connection)
+        undo(connection)
         raise WorkFailed(len(works) - 1) from error
     return answers
 
 
 def _commit(connection: psycopg.Connection[Any]) -> None:
     try:
-        outcome = connection.execute(b"COMMIT").statusmessage
+        outcome = connection.execute(COMMIT).statusmessage
     except psycopg.Error as error:
         if not connection.closed:
             raise
-        raise StoreError(
-            "the connection was lost during a commit, which may have been made", retry_after_s=RETRY_AFTER_S
-        ) from error
+        raise lost_in_commit(error) from error
     if outcome != "COMMIT":
         # The server answers so when a work went on after a statement of it had failed.
         raise psycopg.InternalError("the transaction was undone: a statement of it had failed")
 
 
-def _undo(connection: psycopg.Connection[Any]) -> None:
+def lost_in_commit(error: psycopg.Error) -> StoreError:
+    """What is said when no answer to a commit came."""
+    sentence = "the connection to the database was lost during a commit, which may have been made"
+    return store_fault(sentence, error, "in a commit", retry_after_s=RETRY_AFTER_S)
+
+
+def undo(connection: psycopg.Connection[Any]) -> None:
+    """Roll back, or let go of a connection that cannot."""
     try:
         connection.execute(b"ROLLBACK")
     except psycopg.Error:

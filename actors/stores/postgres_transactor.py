@@ -13,6 +13,7 @@ from actors.stores.postgres_errors import our_error
 from actors.stores.postgres_persistence import persist
 from actors.stores.postgres_pool import PostgresPool
 from actors.stores.postgres_transaction import WRITE, WorkFailed, transact
+from actors.stores.store_faults import FaultLog
 from registries.contracts.errors import StoreError
 
 T = TypeVar("T")
@@ -21,8 +22,9 @@ T = TypeVar("T")
 class PostgresTransactor:
     """See actors.stores.database.Transactor; connects at its first use, and again after a fault."""
 
-    def __init__(self, pool: PostgresPool) -> None:
+    def __init__(self, pool: PostgresPool, faults: FaultLog) -> None:
         self._pool = pool
+        self._faults = faults
         self._connection: PostgresConnection | None = None
         self._closed = False
 
@@ -32,10 +34,10 @@ class PostgresTransactor:
         if self._closed:
             raise StoreError(f"the store {shown} is closed")
         try:
-            return persist(lambda: transact(self._connected(), [work], WRITE), shown)[0]
+            return persist(lambda: transact(self._connected(), [work], WRITE), shown, self._faults)[0]
         except WorkFailed as failed:
-            cause = failed.__cause__
-            raise our_error(cause if isinstance(cause, Exception) else failed, shown) from cause
+            error = our_error(failed.cause, shown)
+        raise error
 
     def close(self) -> None:
         """See Transactor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from registries.contracts.runs import Decision, RunEvent, RunOrder, RunStatus
 
@@ -23,6 +23,25 @@ class IdempotencyKey:
 
     key: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallClaim:
+    """The right to make one keyed model call, for ``ttl_s`` seconds. ``token`` is of this claim alone."""
+
+    tenant: str
+    key: str
+    owner: str
+    token: str
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallState:
+    """A keyed model call: ``answered`` with its answer (JSON), ``held`` by somebody, or ``free``."""
+
+    state: Literal["free", "held", "answered"]
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +173,15 @@ class Pruned:
 
     runs: int = 0
     checkpoints: int = 0
+    answers: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.checkpoints or self.answers)
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            self.runs + other.runs, self.checkpoints + other.checkpoints, self.answers + other.answers
+        )
 
 
 @dataclass(frozen=True, slots=True)

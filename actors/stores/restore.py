@@ -15,7 +15,14 @@ from registries.contracts.errors import Conflict, ValidationError
 
 _HELD = "SELECT COUNT(*) FROM runs WHERE status = 'running' AND lease_until > {lease_now}"
 # A reading of the clock of the database that it came from. Below every reading: whoever starts takes it over.
-_FREE_LEASES = "UPDATE runs SET lease_until = -1e308 WHERE status = 'running'"
+_FREE_LEASES = (
+    "UPDATE runs SET lease_until = -1e308 WHERE status = 'running'",
+    "UPDATE kept_calls SET lease_until = -1e308 WHERE answer IS NULL",
+)
+# A reading of that clock too, and time went on since. What a run had left at the backup it has left again.
+_GIVE_BACK_TIME = (
+    "UPDATE runs SET deadline_at = deadline_at + ({now} - ?) WHERE status IN ('queued', 'running')"
+)
 
 
 async def restore_backup(
@@ -24,8 +31,9 @@ async def restore_backup(
     """Put what the backup holds into the database, in one transaction: all of it, or nothing changes.
 
     The file is checked first, from end to end. A backup of an older schema is loaded into tables of its time
-    and migrated. ``replace`` gives up what is there. Raises ValidationError for a file that cannot be used,
-    Conflict for a database that has rows, or whose runs some process holds right now, StoreError.
+    and migrated. Unfinished runs are free, with the time that they had left. ``replace`` gives up what is
+    there. Raises ValidationError for a file that cannot be used, Conflict for a database that has rows, or
+    whose runs some process holds right now, StoreError.
     """
     known = migrations or MIGRATIONS[database.backend]
     loop = asyncio.get_running_loop()
@@ -63,9 +71,13 @@ def _load(tx: Transaction, backup: BackupReader, replace: bool, migrations: Migr
         count = tx.execute(f"SELECT COUNT(*) FROM {part.table}").fetchone()[0]
         if count != part.rows:
             raise ValidationError(f"{count} of {part.rows} rows of {part.table} arrived", param="file")
+    # Before the migrations: version 1 has no deadlines, and gets them as they are at the restore.
+    if "deadline_at" in columns_of(tx, "runs"):
+        tx.execute(_GIVE_BACK_TIME, (backup.manifest.created_at,))
     if older:
         migrate(tx, migrations)
-    tx.execute(_FREE_LEASES)
+    for statement in _FREE_LEASES:
+        tx.execute(statement)
 
 
 def empty_tables(tx: Transaction, replace: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from actors.stores.checkpoint_queries import drop_threads
 from actors.stores.database import Transaction
+from actors.stores.kept_calls import prune_calls
 from actors.stores.parameter_lists import marks, padded_parts
 from actors.stores.records import Pruned
 from registries.contracts.config import RetentionConfig
@@ -47,19 +48,20 @@ _SET_SWEPT = (
 
 
 def prune(tx: Transaction, policy: RetentionConfig, limit: int) -> Pruned:
-    """Remove what the policy no longer keeps, of at most ``limit`` runs each; see RunStore.prune.
+    """Remove what the policy no longer keeps, of at most ``limit`` runs each; see Store.prune.
 
     With a run go its events, usage, feedback, keys, checkpoints, and the version of its flow when no other
     run has it; a flow's newest version stays, for the next run will have it. A failed run keeps its newest
-    states as long as itself: restart goes on from them.
+    states as long as itself: restart goes on from them. Answers to keyed model calls are kept as runs are.
     """
     now = float(tx.execute("SELECT {now}").fetchone()[0])
-    runs = states = 0
+    runs = states = answers = 0
     if policy.runs_days:
         runs, states = _prune_runs(tx, now - policy.runs_days * _DAY_S, limit)
+        answers = prune_calls(tx, now - policy.runs_days * _DAY_S, limit)
     if policy.checkpoints_days:
         states += _prune_checkpoints(tx, now - policy.checkpoints_days * _DAY_S, limit)
-    return Pruned(runs, states)
+    return Pruned(runs, states, answers)
 
 
 def take_turn(tx: Transaction, job: str, every_s: float, again_s: float | None = None) -> bool:

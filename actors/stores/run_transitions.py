@@ -9,7 +9,7 @@ from actors.stores.idempotency import take_key
 from actors.stores.json_text import dump_json, load_json
 from actors.stores.records import Accepted, IdempotencyKey
 from registries.contracts.errors import Conflict, NotFound, ValidationError
-from registries.contracts.runs import Decision, RunStatus
+from registries.contracts.runs import Decision, RunResult, RunStatus
 
 _FIND = "SELECT status, attempts, last_seq, waiting FROM runs WHERE run_id = ? AND tenant = ? {for_update}"
 _MARK = "UPDATE runs SET cancel_requested = 1 WHERE run_id = ?"
@@ -25,14 +25,17 @@ _RESTART = (
 )
 
 
-def cancel(tx: Transaction, run_id: str, tenant: str, key: IdempotencyKey | None) -> RunStatus:
-    """See RunStore.cancel."""
+def cancel(
+    tx: Transaction, run_id: str, tenant: str, key: IdempotencyKey | None, ended: list[RunResult]
+) -> RunStatus:
+    """See RunStore.cancel; ``ended``: what ended right here, because nobody held it."""
+    ended.clear()  # of a try that was rolled back
     known = take_key(tx, tenant, key, run_id)
     if known is not None:
         return known.status
     status, _, _, _ = _find(tx, run_id, tenant)
     if status in ("queued", "waiting"):
-        end_run(tx, run_id, "cancelled", CANCELLED)
+        ended.append(end_run(tx, run_id, "cancelled", CANCELLED))
         return "cancelled"
     if status == "running":
         tx.execute(_MARK, (run_id,))

@@ -194,6 +194,38 @@ SQLITE_LEASE_CLOCK: tuple[str, ...] = (
     "CREATE TABLE lease_clock (boot_id TEXT NOT NULL, reading REAL NOT NULL) STRICT",
 )
 
+KEPT_CALLS: tuple[str, ...] = (
+    # A key that stands for a model call has no run. Made anew: SQLite cannot take NOT NULL off a column.
+    "DROP INDEX idempotency_by_run",
+    "ALTER TABLE idempotency_keys RENAME TO first_keys",
+    """CREATE TABLE idempotency_keys (
+        tenant TEXT NOT NULL,
+        idempotency_key TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        run_id TEXT,
+        created_at {real} NOT NULL,
+        PRIMARY KEY (tenant, idempotency_key)
+    ){strict_keyed}""",
+    "INSERT INTO idempotency_keys (tenant, idempotency_key, digest, run_id, created_at)"
+    " SELECT tenant, idempotency_key, digest, run_id, created_at FROM first_keys",
+    "DROP TABLE first_keys",
+    "CREATE INDEX idempotency_by_run ON idempotency_keys (run_id)",
+    # Who makes a keyed model call, then its answer.
+    """CREATE TABLE kept_calls (
+        tenant TEXT NOT NULL,
+        idempotency_key TEXT NOT NULL,
+        lease_owner TEXT NOT NULL,
+        lease_token TEXT NOT NULL,
+        lease_until {real} NOT NULL,
+        answer TEXT,
+        changed_at {real} NOT NULL,
+        PRIMARY KEY (tenant, idempotency_key),
+        FOREIGN KEY (tenant, idempotency_key)
+            REFERENCES idempotency_keys (tenant, idempotency_key) ON DELETE CASCADE
+    ){strict}""",
+    "CREATE INDEX kept_calls_by_time ON kept_calls (changed_at)",
+)
+
 SQLITE_TYPES: dict[str, str] = {
     "blob": "BLOB",
     "real": "REAL",
@@ -209,7 +241,8 @@ MIGRATIONS: dict[str, Migrations] = {
     "sqlite": {
         1: SQLITE_FIRST,
         2: (*SQLITE_SET_ASIDE, *DURABLE_RUNS, *SQLITE_BRING_FORWARD, *SQLITE_LEASE_CLOCK),
+        3: KEPT_CALLS,
     },
-    "postgresql": {2: DURABLE_RUNS},
+    "postgresql": {2: DURABLE_RUNS, 3: KEPT_CALLS},
 }
 """Backend → version → statements. Never edited once released, only appended to."""

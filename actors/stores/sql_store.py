@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.stores import (
@@ -11,6 +11,8 @@ from actors.stores import (
     checkpoint_queries,
     claims,
     held_runs,
+    idempotency,
+    kept_calls,
     retention,
     run_queries,
     run_transitions,
@@ -22,6 +24,8 @@ from actors.stores.held_runs import prepare_write
 from actors.stores.migrations import schema_version
 from actors.stores.records import (
     Accepted,
+    CallClaim,
+    CallState,
     CheckpointRow,
     ClaimedRun,
     IdempotencyKey,
@@ -42,32 +46,50 @@ from registries.contracts.runs import Decision, Feedback, RunEvent, RunResult, R
 
 
 class SqlStore:
-    """See store.Store: each method is one function over one transaction of the database."""
+    """See store.Store: each method is one function over one transaction of the database.
 
-    def __init__(self, database: Database) -> None:
+    ``on_ended`` hears of runs that the store itself ended, because they were too late, parked, or cancelled
+    while nobody held them: no runner tells of those.
+    """
+
+    def __init__(
+        self, database: Database, on_ended: Callable[[RunResult], None] = lambda result: None
+    ) -> None:
         self._database = database
+        self._on_ended = on_ended
 
     # -- runs come in and are taken
 
     async def accept(self, run: NewRun) -> Accepted:
         return await self._database.write(lambda tx: acceptance.accept(tx, run), run.order.run_id)
 
+    async def known_run(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
+        return await self._database.read(lambda tx: idempotency.known_run(tx, tenant, key))
+
     async def claim(self, run: NewRun | str, owner: str, ttl_s: float, max_deaths: int) -> ClaimedRun | None:
         claimant = Claimant(owner, ttl_s, max_deaths)
         run_id = run if isinstance(run, str) else run.order.run_id
-        return await self._database.write(lambda tx: claims.claim(tx, run, claimant), run_id)
+        claimed = await self._database.write(lambda tx: claims.claim(tx, run, claimant), run_id)
+        self._tell(claimant.ended)
+        return claimed
 
     async def claim_next(
         self, owner: str, ttl_s: float, max_deaths: int, limit: int
     ) -> builtins.list[ClaimedRun]:
         claimant = Claimant(owner, ttl_s, max_deaths)
-        return await self._database.write(lambda tx: claims.claim_next(tx, claimant, limit))
+        claimed = await self._database.write(lambda tx: claims.claim_next(tx, claimant, limit))
+        self._tell(claimant.ended)
+        return claimed
 
     def open_renewer(self) -> LeaseRenewer:
         return SqlLeaseRenewer(self._database.open_transactor())
 
     async def release_orphans(self, owner_prefix: str) -> int:
-        return await self._database.write(lambda tx: claims.release_orphans(tx, owner_prefix))
+        def work(tx: Any) -> int:
+            kept_calls.release_calls(tx, owner_prefix)
+            return claims.release_orphans(tx, owner_prefix)
+
+        return await self._database.write(work)
 
     # -- what the holder writes
 
@@ -91,7 +113,12 @@ class SqlStore:
     # -- what people ask
 
     async def cancel(self, run_id: str, tenant: str, key: IdempotencyKey | None = None) -> RunStatus:
-        return await self._database.write(lambda tx: run_transitions.cancel(tx, run_id, tenant, key), run_id)
+        ended: builtins.list[RunResult] = []
+        status = await self._database.write(
+            lambda tx: run_transitions.cancel(tx, run_id, tenant, key, ended), run_id
+        )
+        self._tell(ended)
+        return status
 
     async def resume(
         self,
@@ -186,6 +213,20 @@ class SqlStore:
             lambda tx: checkpoint_queries.drop_checkpoints(tx, thread_id, checkpoint_ids), thread_id
         )
 
+    # -- keyed model calls: one key's writes keep their order
+
+    async def claim_call(self, key: IdempotencyKey, claim: CallClaim) -> CallState:
+        return await self._database.write(lambda tx: kept_calls.claim_call(tx, key, claim), claim.key)
+
+    async def look_at_call(self, tenant: str, key: IdempotencyKey) -> CallState:
+        return await self._database.read(lambda tx: kept_calls.look_at_call(tx, tenant, key))
+
+    async def keep_answer(self, claim: CallClaim, answer: str) -> None:
+        await self._database.write(lambda tx: kept_calls.keep_answer(tx, claim, answer), claim.key)
+
+    async def give_up_call(self, claim: CallClaim) -> None:
+        await self._database.write(lambda tx: kept_calls.give_up_call(tx, claim), claim.key)
+
     # -- upkeep
 
     async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
@@ -197,6 +238,10 @@ class SqlStore:
     async def facts(self) -> StoreFacts:
         version = await self._database.read(schema_version)
         return StoreFacts(self._database.backend, version, await self._database.details())
+
+    def _tell(self, ended: builtins.list[RunResult]) -> None:
+        for result in ended:
+            self._on_ended(result)
 
     async def close(self) -> None:
         await self._database.close()

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.stores.machine_clock import MachineClock
+from actors.stores.many_rows import of_many
 from actors.stores.schema import SQLITE_TYPES
 from actors.stores.sql_text import ClockParameters, SqlDialect
+from actors.stores.store_faults import FULL, UNUSABLE, for_operator, refused_row, store_fault
 from registries.contracts.errors import Conflict, ParleyError, StoreError, StoreFull
 
 T = TypeVar("T")
@@ -20,6 +22,8 @@ BUSY_TIMEOUT_S = 30.0
 """How long a write waits for other processes; commits take milliseconds, a slow disk under load more."""
 _STATEMENTS = 256
 _CACHE_KIB = 8_192
+_ROWS = 16
+"""Of one INSERT: each statement takes the interpreter's lock anew, slow in a busy process."""
 _WAL_PAGES = 4_000
 """Pages (16 MB) in the log before they are copied into the file: that flushes twice, so it is done seldom."""
 _WORDS = {**SQLITE_TYPES, "for_update": "", "skip_locked": "", "now": "?", "lease_now": "?"}
@@ -46,10 +50,13 @@ class SqliteTransaction:
         text, bound = self._texts.bind(sql, tuple(parameters), self._clocks)
         return self._connection.execute(text, bound)
 
+    def changes_one(self, sql: str, parameters: Sequence[Any] = ()) -> bool:
+        return self.execute(sql, parameters).rowcount == 1
+
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        if rows:
-            bound = [self._texts.bind(sql, tuple(row), self._clocks) for row in rows]
-            self._connection.executemany(bound[0][0], [parameters for _, parameters in bound])
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            self.execute(of_many(sql, len(some)), [value for row in some for value in row])
 
 
 class SqliteConnection:
@@ -77,7 +84,7 @@ class SqliteConnection:
         except (sqlite3.Error, OSError) as error:
             if _may_be_the_connection(error):
                 self.close()
-            raise translate(error, self._file.path) from error
+            raise client_error(error, self._file.path) from error
 
     def close(self) -> None:
         """Idempotent; the next transaction opens it again."""
@@ -116,14 +123,19 @@ def _connect(file: SqliteFile, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def translate(error: sqlite3.Error | OSError, path: Path) -> ParleyError:
-    """What a fault of SQLite or of the file system is in our tree."""
+def client_error(error: sqlite3.Error | OSError, path: Path) -> StoreError | Conflict:
+    """What a fault of SQLite or of the file system is in our tree, in words that a client may read."""
     if isinstance(error, sqlite3.IntegrityError):
-        return Conflict(f"the database refused a duplicate or dangling row: {error}")
-    full = _primary_code(error) == sqlite3.SQLITE_FULL
+        return refused_row(error)
+    full = primary_code(error) == sqlite3.SQLITE_FULL
     if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        return StoreFull(f"the database {path} takes nothing more: {error}", retry_after_s=5.0)
-    return StoreError(f"the database {path} cannot be used: {error}", retry_after_s=1.0)
+        return store_fault(FULL, error, str(path), StoreFull, retry_after_s=5.0)
+    return store_fault(UNUSABLE, error, str(path))
+
+
+def translate(error: sqlite3.Error | OSError, path: Path) -> ParleyError:
+    """The same in words for operators: with the path, and what SQLite said."""
+    return for_operator(client_error(error, path))
 
 
 def _may_be_the_connection(error: sqlite3.Error | OSError) -> bool:
@@ -135,8 +147,9 @@ def _may_be_the_connection(error: sqlite3.Error | OSError) -> bool:
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_READONLY,
     )
-    return _primary_code(error) in suspects
+    return primary_code(error) in suspects
 
 
-def _primary_code(error: BaseException) -> int:
+def primary_code(error: BaseException) -> int:
+    """SQLite's result code without its extension; 0 for what is no error of SQLite's."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

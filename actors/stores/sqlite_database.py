@@ -15,7 +15,8 @@ from actors.stores.file_lock import FileLock
 from actors.stores.migrations import migrate
 from actors.stores.schema import MIGRATIONS
 from actors.stores.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection, SqliteFile
-from registries.contracts.errors import ParleyError, StoreError
+from actors.stores.store_faults import FaultLog, for_operator
+from registries.contracts.errors import Conflict, ParleyError, StoreError
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class SqliteDatabase:
         self._file = file
         self._loop = loop
         self._closed = False
-        self._writer = CommitThread(file, "sqlite-writer", self._settle)
+        self._faults = FaultLog()
+        self._writer = CommitThread(file, "sqlite-writer", self._settle, self._faults)
         self._reader = SqliteConnection(file, read_only=True)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 
@@ -44,7 +46,8 @@ class SqliteDatabase:
             await asyncio.to_thread(_prepare, file)
         except ParleyError as error:
             raise StoreError(
-                f"the database {file.path} cannot be opened: {error.message}", param="store_url"
+                f"the database {file.path} cannot be opened: {error.context.get('detail', error.message)}",
+                param="store_url",
             ) from error
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
@@ -61,17 +64,21 @@ class SqliteDatabase:
             async with asyncio.timeout(BUSY_TIMEOUT_S):
                 return await answer
         except TimeoutError as error:
-            raise _kept_waiting(self._file) from error
+            raise _kept_waiting() from error
 
     async def read(self, work: Work[T]) -> T:
         self._ensure_open()
-        answers = await self._loop.run_in_executor(self._reading, self._reader.transact, [work])
+        try:
+            answers = await self._loop.run_in_executor(self._reading, self._reader.transact, [work])
+        except StoreError as error:
+            self._faults.tell(error)
+            raise
         answer: T = answers[0]
         return answer
 
     def open_transactor(self) -> SqliteTransactor:
         """A connection of one's own for a thread of one's own."""
-        return SqliteTransactor(self._file)
+        return SqliteTransactor(self._file, self._faults)
 
     def load(self, work: Work[T]) -> T:
         """See database.Database; other processes wait meanwhile."""
@@ -80,6 +87,8 @@ class SqliteDatabase:
             with lock:
                 answer: T = connection.transact([work])[0]
                 return answer
+        except (StoreError, Conflict) as error:
+            raise for_operator(error) from error
         finally:
             connection.close()
             lock.close()
@@ -114,25 +123,25 @@ class SqliteDatabase:
 
     def _ensure_open(self) -> None:
         if self._closed:
-            raise StoreError(f"the store {self._file.path} is closed")
+            raise StoreError("the store is closed")
 
 
 class SqliteTransactor:
     """See database.Transactor. The thread below it is what bounds the wait: flock waits without end."""
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, faults: FaultLog) -> None:
         self._file = file
-        self._thread = CommitThread(file, "sqlite-transactor", _wake)
+        self._thread = CommitThread(file, "sqlite-transactor", _wake, faults)
         self._closed = False
 
     def run(self, work: Work[T]) -> T:
         if self._closed:
-            raise StoreError(f"the store {self._file.path} is closed")
+            raise StoreError("the store is closed")
         reply = _Reply()
         self._thread.submit(PendingWrite(work, reply, reply.is_wanted))
         if not reply.arrived.wait(BUSY_TIMEOUT_S):
             reply.given_up = True
-            raise _kept_waiting(self._file)
+            raise _kept_waiting()
         if isinstance(reply.outcome, Exception):
             raise reply.outcome
         answer: T = reply.outcome
@@ -170,10 +179,8 @@ def _answer(group: Sequence[PendingWrite], outcomes: Sequence[Any]) -> None:
             write.answer.set_result(outcome)
 
 
-def _kept_waiting(file: SqliteFile) -> StoreError:
-    return StoreError(
-        f"the database {file.path} was held by another process for {BUSY_TIMEOUT_S:g} s", retry_after_s=1.0
-    )
+def _kept_waiting() -> StoreError:
+    return StoreError(f"the database was held by another process for {BUSY_TIMEOUT_S:g} s", retry_after_s=1.0)
 
 
 def _prepare(file: SqliteFile) -> None:
@@ -200,6 +207,7 @@ def _begin_lease_clock(tx: Transaction, boot_id: str) -> None:
     if row is not None:
         # Below every reading, not 0: nothing says that this clock is positive.
         tx.execute("UPDATE runs SET lease_until = -1e308 WHERE status = 'running'")
+        tx.execute("UPDATE kept_calls SET lease_until = -1e308 WHERE answer IS NULL")
 
 
 def _sizes(tx: Transaction) -> dict[str, int]:

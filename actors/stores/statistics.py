@@ -8,7 +8,7 @@ way, and several times.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from actors.stores.database import Transaction
@@ -57,6 +57,8 @@ _CALLED = "(u.model IS NOT NULL OR u.provider IS NOT NULL)"
 """The other nodes asked no model: votes, checks, joins."""
 Read = Callable[[str, float, float], Sequence[Sequence[Any]]]
 Tallies = defaultdict[tuple[str, str], Tally]
+Ratings = defaultdict[str, Tally]
+"""By name. Apart from the calls': a run's rating counts once for a model, at however many providers."""
 
 
 def statistics(
@@ -76,14 +78,18 @@ def statistics(
 
     runs: Tallies = defaultdict(Tally)
     calls: Tallies = defaultdict(Tally)
+    models: Ratings = defaultdict(Tally)
+    providers: Ratings = defaultdict(Tally)
     step_s = _step_s(until - since)
     trend = []
     for start, end in _steps(since, until, step_s):
         step = _tally_runs(read, start, end, runs)
-        _tally_calls(read, start, end, calls, rated=step.rating_count > 0)
+        _tally_calls(read, start, end, calls)
+        if step.rating_count > 0:
+            _tally_ratings(read, start, end, models, providers)
         trend.append(_trend_point(start, step))
     by_flow, by_user = _by(runs, lambda key: key[1]), _by(runs, lambda key: key[0])
-    by_model, by_provider = _by(calls, lambda key: key[0]), _by(calls, lambda key: key[1])
+    by_model, by_provider = _by(calls, lambda key: key[0], models), _by(calls, lambda key: key[1], providers)
     return {
         "since": since,
         "until": until,
@@ -127,7 +133,7 @@ def _tally_runs(read: Read, start: float, end: float, runs: Tallies) -> Tally:
     return whole
 
 
-def _tally_calls(read: Read, start: float, end: float, calls: Tallies, rated: bool) -> None:
+def _tally_calls(read: Read, start: float, end: float, calls: Tallies) -> None:
     """Add a step's model calls to ``calls`` (by model and provider).
 
     What is alike comes together first: its sums are then taken column by column, without Python's own loop.
@@ -140,16 +146,29 @@ def _tally_calls(read: Read, start: float, end: float, calls: Tallies, rated: bo
         tally = calls[model or UNKNOWN, provider or UNKNOWN]
         tally.add(status, error, len(rows), durations)
         tally.spend(*map(sum, spent))
-    for model, provider, _, _, rating in read(_RATED_CALLS, start, end) if rated else ():
-        calls[model or UNKNOWN, provider or UNKNOWN].rate(rating)
 
 
-def _by(tallies: Tallies, name_of: Callable[[tuple[str, str]], str]) -> dict[str, Tally]:
+def _tally_ratings(read: Read, start: float, end: float, models: Ratings, providers: Ratings) -> None:
+    """Add the ratings of a step's runs to every model and provider that took part in them, once each."""
+    rated: set[tuple[int, str, str, str]] = set()
+    for model, provider, run_id, user, rating in read(_RATED_CALLS, start, end):
+        for part, (name, tallies) in enumerate(((model, models), (provider, providers))):
+            one = (part, name or UNKNOWN, run_id, user)
+            if one not in rated:
+                rated.add(one)
+                tallies[name or UNKNOWN].rate(rating)
+
+
+def _by(
+    tallies: Tallies, name_of: Callable[[tuple[str, str]], str], ratings: Mapping[str, Tally] | None = None
+) -> dict[str, Tally]:
     """Added up by one half of the key, the most used first."""
     parts: dict[str, list[Tally]] = defaultdict(list)
     for key, tally in tallies.items():
         tally.latencies.sort()
         parts[name_of(key)].append(tally)
+    for name, tally in (ratings or {}).items():
+        parts[name].append(tally)
     wholes = {name: merged(some) for name, some in parts.items()}
     return dict(sorted(wholes.items(), key=lambda item: (-item[1].count, item[0])))
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from actors.stores.records import (
     Accepted,
+    CallClaim,
+    CallState,
     CheckpointRow,
     ClaimedRun,
     IdempotencyKey,
@@ -44,7 +46,8 @@ class RunStore(Protocol):
     Each method is one transaction. Every method raises StoreError (StoreFull when the disk is full) when the
     database cannot be reached or written; nothing is then acknowledged and nothing half-written. Several
     processes may use one database at once. Every change of a run's status writes its event in the same
-    transaction, with the run's next seq: seqs are gapless from 1 (``run.queued``).
+    transaction, with the run's next seq: seqs are gapless from 1 (``run.queued``). But for a claim: its
+    ``run.started`` is the holder's first event, and comes with the holder's first commit.
     """
 
     async def accept(self, run: NewRun) -> Accepted:
@@ -53,6 +56,10 @@ class RunStore(Protocol):
         With a key that has been seen: the run that it made, nothing written; KeyReused when the digest
         differs. Conflict for a run_id that exists (without a key).
         """
+        ...
+
+    async def known_run(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
+        """The run that this key has made, or changed; None for one that is unseen. KeyReused."""
         ...
 
     async def claim(self, run: NewRun | str, owner: str, ttl_s: float, max_deaths: int) -> ClaimedRun | None:
@@ -95,7 +102,7 @@ class RunStore(Protocol):
         ...
 
     async def release_orphans(self, owner_prefix: str) -> int:
-        """Give back the leases of every owner that does not start with ``owner_prefix``; how many.
+        """Give back the leases of every owner that does not start with ``owner_prefix``; how many runs'.
 
         Called once when a runtime starts: their processes are known to be gone. No death is counted.
         """
@@ -210,7 +217,34 @@ class CheckpointStore(Protocol):
         ...
 
 
-class Store(RunStore, CheckpointStore, Protocol):
+class CallStore(Protocol):
+    """Keyed model calls: each is made by one process at a time, and its answer kept.
+
+    Their keys are the same as those of runs: one namespace a tenant. Raises as RunStore does.
+    """
+
+    async def claim_call(self, key: IdempotencyKey, claim: CallClaim) -> CallState:
+        """``free``: the caller holds it from now on. Else nothing was written.
+
+        Free are a key that is unseen, one whose holder's lease ran out by the database's clock, and one that
+        the same owner holds. KeyReused when its digest differs, or it made a run.
+        """
+        ...
+
+    async def look_at_call(self, tenant: str, key: IdempotencyKey) -> CallState:
+        """How it is with it, nothing written; KeyReused."""
+        ...
+
+    async def keep_answer(self, claim: CallClaim, answer: str) -> None:
+        """The end of a held call: its answer is what the key stands for; LeaseLost when it is not held."""
+        ...
+
+    async def give_up_call(self, claim: CallClaim) -> None:
+        """A held call has no answer: its key is unseen again. Nothing happens when it is not held."""
+        ...
+
+
+class Store(RunStore, CheckpointStore, CallStore, Protocol):
     """A whole backend."""
 
     async def statistics(
@@ -220,7 +254,7 @@ class Store(RunStore, CheckpointStore, Protocol):
         ...
 
     async def prune(self, policy: RetentionConfig, limit: int = 500) -> Pruned:
-        """Remove at most ``limit`` ended runs (and checkpoints) that are older than the policy keeps them."""
+        """Remove at most ``limit`` ended runs, their states, and answers that the policy no longer keeps."""
         ...
 
     async def turn(self, job: str, every_s: float, again_s: float | None = None) -> bool:

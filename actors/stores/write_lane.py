@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from actors.stores.database import Work
+from actors.stores.store_faults import broken_write
 
 T = TypeVar("T")
 Commit = Callable[[Sequence[Work[Any]]], list[Any]]
@@ -57,7 +59,7 @@ class WriteLane:
             if not group:
                 continue
             works = [work for _, work, _ in group]
-            outcomes = await loop.run_in_executor(self._thread, self._commit, works)
+            outcomes = await loop.run_in_executor(self._thread, self._outcomes, works)
             for (_, _, answer), outcome in zip(group, outcomes, strict=True):
                 if answer.done():
                     continue
@@ -65,3 +67,14 @@ class WriteLane:
                     answer.set_exception(outcome)
                 else:
                     answer.set_result(outcome)
+
+    def _outcomes(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """One for each work, whatever happens."""
+        try:
+            outcomes = self._commit(works)
+            if len(outcomes) != len(works):
+                raise AssertionError(f"{len(outcomes)} outcomes of {len(works)} works")
+            return outcomes
+        except BaseException as error:  # noqa: BLE001 - whoever waits must not wait for ever
+            failed = broken_write(error)
+            return [copy.copy(failed) for _ in works]

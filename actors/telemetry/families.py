@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family] = {
         Family("workflow_executions_total", "counter", "Ended runs", ("workflow_type", "status")),
         Family("workflow_duration_seconds", "histogram", "Duration of a run", ("workflow_type",)),
         Family("active_workflows", "gauge", "Runs under way", ("workflow_type",)),
-        Family("run_status_total", "counter", "Times that a run entered a status", ("status",)),
+        Family("run_status_total", "counter", "Times that a process saw a run enter a status", ("status",)),
         Family(
             "orchestration_duration_seconds",
             "histogram",

@@ -49,10 +49,23 @@ class Metrics:
         if result.error is not None:
             self.record_error(result.error.code)
 
+    def record_unheld_end(self, result: RunResult) -> None:
+        """A run that no runner held was ended: too late in the queue, parked, refused, or cancelled there."""
+        labels = {"workflow_type": result.flow, "status": result.status}
+        self._sink.record("workflow_executions_total", 1, labels)
+        self._sink.record("run_status_total", 1, {"status": result.status})
+        if result.error is not None:
+            self.record_error(result.error.code)
+
     def record_run_left(self, flow: str) -> None:
         """A run that was started goes on elsewhere, or later: handed over, taken over, or waiting."""
         self._active[flow] = max(0, self._active[flow] - 1)
         self._sink.record("active_workflows", self._active[flow], {"workflow_type": flow})
+
+    def record_run_waits(self, flow: str) -> None:
+        """A run that was started waits for a human."""
+        self.record_run_left(flow)
+        self._sink.record("run_status_total", 1, {"status": "waiting"})
 
     def record_lease_reclaimed(self) -> None:
         """A run was taken over from a runner that died."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from actors.telemetry.families import FAMILIES, Family
-from actors.telemetry.gauge_keeper import GaugeKeeper
+from actors.telemetry.series_keeper import SeriesKeeper
 
 
 class MetricSink(Protocol):
@@ -31,27 +31,25 @@ class RaySink:
     """ray.util.metrics: this node's agent adds up the processes and exports the names with ``ray_`` in front.
 
     Only inside a Ray process. Metrics are made at their first use: an unused family costs nothing.
-    Gauges are repeated, because the agent drops those that it has not heard of for two report intervals.
+    Counters and gauges reach Ray within a second, see SeriesKeeper.
     """
 
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {}
-        self._gauges = GaugeKeeper()
+        self._series = SeriesKeeper()
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Hand the value to the worker's metric buffer."""
+        """Hand the value to the worker's metric buffer, or to the next report."""
         family = FAMILIES[name]
         metric = self._metrics.get(name)
         if metric is None:
             metric = self._metrics[name] = _ray_metric(family)
-        tags = dict(labels)
         if family.kind == "counter":
-            if value > 0:
-                metric.inc(value, tags)
+            self._series.add(name, metric, value, labels)
         elif family.kind == "gauge":
-            self._gauges.set(name, metric, value, tags)
+            self._series.set(name, metric, value, labels)
         else:
-            metric.observe(value, tags)
+            metric.observe(value, dict(labels))
 
 
 class PrometheusSink:

@@ -94,8 +94,8 @@ class Waiting(Frozen):
 class Decision(Frozen):
     """A human's answer to a waiting run. ``edit`` replaces the text by ``text``; ``reject`` ends or reroutes.
 
-    ``interrupt_id`` is filled in by the store from the run's ``Waiting``, so that a decision never answers
-    another question than the one it was given for.
+    ``interrupt_id`` names the question (the run's ``Waiting``): a decision given with it never answers
+    another one. Left out it means the question that the run waits with, which the store then fills in.
     """
 
     action: Literal["approve", "edit", "reject"]
@@ -135,6 +135,10 @@ class NodeTimings(Frozen):
 
     started_s: float = 0.0
     duration_s: float = 0.0
+
+
+INHERITED = "inherited_from"
+"""In a NodeResult's data: the run in which the node ran, of which this one is a fork."""
 
 
 class NodeResult(Frozen):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from registries.contracts.errors import NotFound
 from serve_app.cli.command import command
 from serve_app.cli.options import AsJson
 
@@ -22,7 +20,7 @@ BackupPath = Annotated[Path, typer.Argument(metavar="FILE", help="The backup's f
 def backup(file: BackupPath, as_json: AsJson = False) -> None:
     """Write the whole database into one file; the runtime may be running."""
     with command(as_json) as cmd:
-        manifest = asyncio.run(_back_up(cmd.settings.runtime_config(), file))
+        manifest = _back_up(cmd.settings.runtime_config(), file)
         size_bytes = file.stat().st_size
         if as_json:
             cmd.output.json({"file": str(file), "size_bytes": size_bytes, **manifest.model_dump(mode="json")})
@@ -36,16 +34,9 @@ def summary(manifest: Manifest) -> str:
     return ", ".join(f"{rows.get(table, 0)} {table}" for table in ("runs", "events", "checkpoints"))
 
 
-async def _back_up(config: RuntimeConfig, file: Path) -> Manifest:
+def _back_up(config: RuntimeConfig, file: Path) -> Manifest:
+    """Not by open_database, which would make what is missing, and migrate below a runtime that is older."""
     from actors.stores.backup import write_backup
-    from actors.stores.open_database import open_database, parse_sqlite_url, store_url
+    from actors.stores.backup_source import backup_source
 
-    url = store_url(config)
-    if url.startswith("sqlite:") and not parse_sqlite_url(url).path.is_file():
-        # Opening it would make an empty one, and a backup of nothing looks like a backup.
-        raise NotFound(f"there is no database {parse_sqlite_url(url).path}; check PARLEY_HOME")
-    database = await open_database(config)
-    try:
-        return await write_backup(database, file)
-    finally:
-        await database.close()
+    return write_backup(backup_source(config), file)

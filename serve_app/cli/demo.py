@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pydantic
 
@@ -17,6 +17,7 @@ from serve_app.lifecycle.runtime_state import read_state
 from serve_app.settings import LOCAL
 
 if TYPE_CHECKING:
+    from serve_app.client.catalogue import FlowDetail, ModelEntry, ModelList
     from serve_app.client.client import Client
 
 
@@ -34,27 +35,27 @@ def before_demo(cmd: Command, client: Client, request: RunRequest, demo: bool) -
         cmd.output.line()
 
 
-def models_in_use(listed: dict[str, Any], flow: dict[str, Any], by_role: dict[str, str]) -> list[ModelSpec]:
+def models_in_use(listed: ModelList, flow: FlowDetail, by_role: dict[str, str]) -> list[ModelSpec]:
     """The registry entries that the flow's nodes will ask, as far as the declaration says."""
-    known = {entry["key"]: entry for entry in listed.get("models", [])}
-    tiers = listed.get("tiers", {})
+    known = {entry.key: entry for entry in listed.models}
     keys = []
-    for node in flow.get("spec", {}).get("nodes", []):
+    for node in flow.spec.get("nodes", []):
         reference = (
             by_role.get(node.get("role") or node["id"]) or by_role.get(node["id"]) or node.get("model") or ""
         )
-        key = tiers.get(reference.removeprefix("tier:")) if reference.startswith("tier:") else reference
+        key = (
+            listed.tiers.get(reference.removeprefix("tier:")) if reference.startswith("tier:") else reference
+        )
         if key in known and key not in keys:
             keys.append(key)
     return [spec for key in keys if (spec := _spec(known[key]))]
 
 
-def _spec(entry: dict[str, Any]) -> ModelSpec | None:
+def _spec(entry: ModelEntry) -> ModelSpec | None:
     """The entry without what the API adds to it; None for one that only a newer runtime understands."""
+    told = entry.model_dump(mode="json", exclude_unset=True)
     try:
-        return ModelSpec.model_validate(
-            {name: entry[name] for name in entry if name in ModelSpec.model_fields}
-        )
+        return ModelSpec.model_validate({name: told[name] for name in told if name in ModelSpec.model_fields})
     except pydantic.ValidationError:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from serve_app.cli.command import Command, command
 from serve_app.cli.options import AsJson
 from serve_app.cli.table import show_table
 from serve_app.lifecycle.find_runtime import find_runtime
+
+if TYPE_CHECKING:
+    from serve_app.client.catalogue import FlowDetail, FlowList
 
 
 def flows(
@@ -24,46 +27,49 @@ def flows(
             return
         listed = _from_runtime(cmd) if running else _from_files(cmd)
         if as_json:
-            cmd.output.json(listed)
+            cmd.output.json(listed.model_dump(mode="json", exclude_unset=True))
             return
-        rows = [(f["name"], ", ".join(f["roles"]), f["description"]) for f in listed["flows"]]
+        rows = [(flow.name, ", ".join(flow.roles), flow.description) for flow in listed.flows]
         show_table(cmd.output, ("FLOW", "ROLES", "WHAT IT DOES"), rows)
 
 
-def _from_runtime(cmd: Command) -> dict[str, Any]:
+def _from_runtime(cmd: Command) -> FlowList:
     with cmd.client() as client:
         return client.flows()
 
 
-def _one_from_runtime(cmd: Command, name: str) -> dict[str, Any]:
+def _one_from_runtime(cmd: Command, name: str) -> FlowDetail:
     with cmd.client() as client:
         return client.flow(name)
 
 
-def _from_files(cmd: Command) -> dict[str, Any]:
+def _from_files(cmd: Command) -> FlowList:
     from registries.loader import load_catalog
+    from serve_app.client.catalogue import FlowList
     from serve_app.routes.catalogue import flow_summary
 
     catalog = load_catalog(cmd.settings.runtime_config())
     known = sorted(catalog.flows, key=lambda f: f.name)
-    return {"flows": [flow_summary(flow).model_dump(mode="json") for flow in known]}
+    return FlowList.model_validate({"flows": [flow_summary(flow).model_dump(mode="json") for flow in known]})
 
 
-def _one_from_files(cmd: Command, name: str) -> dict[str, Any]:
+def _one_from_files(cmd: Command, name: str) -> FlowDetail:
     from registries.loader import load_catalog
+    from serve_app.client.catalogue import FlowDetail
     from serve_app.routes.catalogue import flow_summary
 
     flow = load_catalog(cmd.settings.runtime_config()).flows.get(name)
-    return flow_summary(flow).model_dump(mode="json") | {"spec": flow.model_dump(mode="json")}
+    summary = flow_summary(flow).model_dump(mode="json")
+    return FlowDetail.model_validate({**summary, "spec": flow.model_dump(mode="json")})
 
 
-def _show_one(cmd: Command, flow: dict[str, Any]) -> None:
+def _show_one(cmd: Command, flow: FlowDetail) -> None:
     if cmd.output.as_json:
-        cmd.output.json(flow)
+        cmd.output.json(flow.model_dump(mode="json", exclude_unset=True))
         return
     import yaml
 
-    cmd.output.line(yaml.safe_dump(flow["spec"], sort_keys=False, allow_unicode=True).rstrip())
-    if flow.get("mermaid"):
+    cmd.output.line(yaml.safe_dump(flow.spec, sort_keys=False, allow_unicode=True).rstrip())
+    if flow.mermaid:
         cmd.output.line()
-        cmd.output.line(flow["mermaid"].rstrip())
+        cmd.output.line(flow.mermaid.rstrip())

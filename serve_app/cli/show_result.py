@@ -65,14 +65,15 @@ def show_run(output: Output, result: RunResult) -> None:
 
 
 def show_waiting(output: Output, run_id: str, waiting: Waiting | None) -> None:
-    """What a run that waits for a human wants to know, and how to answer."""
+    """What a run that waits for a human wants to know, and how to answer just that."""
     asked = waiting or Waiting(node="?", interrupt_id="")
     output.line(f"{'waiting':<12} {asked.question or 'for a decision'}  (node {asked.node})", "bold yellow")
     if asked.text:
         output.line(f"{'text':<12} {asked.text}")
     told = {"approve": "--approve", "edit": "--edit TEXT", "reject": "--reject"}
     ways = " | ".join(told[action] for action in asked.actions if action in told)
-    output.line(f"{'answer it':<12} parley runs resume {run_id} {ways}")
+    question = f" --question {asked.interrupt_id}" if asked.interrupt_id else ""
+    output.line(f"{'answer it':<12} parley runs resume {run_id}{question} {ways}")
 
 
 def generation_facts(result: GenerationResult) -> str:

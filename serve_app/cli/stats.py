@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,13 +14,9 @@ from serve_app.cli.table import show_table
 
 if TYPE_CHECKING:
     from serve_app.client.answers import HealthScore
+    from serve_app.client.statistics import CallFigures, Figures, RunFigures, Spread
 
-_TABLES = (
-    ("by_flow", "FLOW", "runs"),
-    ("by_model", "MODEL", "calls"),
-    ("by_provider", "PROVIDER", "calls"),
-    ("by_user", "USER", "runs"),
-)
+    Part = tuple[str, int, Figures]
 
 
 def stats(
@@ -32,51 +28,58 @@ def stats(
     with command(as_json) as cmd, cmd.client() as client:
         figures, health = client.stats(hours, user), client.health_score()
         if as_json:
-            cmd.output.json({**figures, "health": health.model_dump(mode="json")})
+            told = figures.model_dump(mode="json", exclude_unset=True)
+            cmd.output.json({**told, "health": health.model_dump(mode="json")})
             return
-        _show_totals(cmd.output, figures.get("totals") or {}, hours)
-        for name, heading, counted in _TABLES:
-            if figures.get(name):
-                cmd.output.line()
-                _show_table(cmd.output, heading, counted, figures[name])
+        _show_totals(cmd.output, figures.totals, hours)
+        _show_table(cmd.output, "FLOW", "RUNS", _runs(figures.by_flow))
+        _show_table(cmd.output, "MODEL", "CALLS", _calls(figures.by_model))
+        _show_table(cmd.output, "PROVIDER", "CALLS", _calls(figures.by_provider))
+        _show_table(cmd.output, "USER", "RUNS", _runs(figures.by_user))
         _show_health(cmd.output, health)
 
 
-def _show_totals(output: Output, totals: Mapping[str, Any], hours: float) -> None:
-    by_status = totals.get("by_status") or {}
-    states = ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
-    output.line(
-        f"{'runs':<12} {totals.get('runs', 0)} in {hours:g} h{': ' + states if states else ''}", "bold"
-    )
-    output.line(f"{'success':<12} {_share(totals.get('success_rate'))}")
-    output.line(f"{'time':<12} {_times(totals.get('latency_s') or {})}")
+def _show_totals(output: Output, totals: RunFigures, hours: float) -> None:
+    states = ", ".join(f"{count} {status}" for status, count in totals.by_status.items() if count)
+    output.line(f"{'runs':<12} {totals.runs} in {hours:g} h{': ' + states if states else ''}", "bold")
+    output.line(f"{'success':<12} {_share(totals.success_rate)}")
+    output.line(f"{'time':<12} {_times(totals.latency_s)}")
     output.line(f"{'tokens':<12} {_tokens(totals)}")
-    output.line(f"{'cost':<12} ${totals.get('cost_usd') or 0:.6f}")
-    output.line(f"{'cache hits':<12} {totals.get('cache_hits', 0)}")
-    satisfaction = totals.get("satisfaction") or {}
-    if satisfaction.get("count"):
-        output.line(f"{'rated':<12} {satisfaction['avg']:.2f} on average, {satisfaction['count']} times")
-    for code, count in (totals.get("errors") or {}).items():
+    output.line(f"{'cost':<12} ${totals.cost_usd:.6f}")
+    output.line(f"{'cache hits':<12} {totals.cache_hits}")
+    if totals.satisfaction.avg is not None:
+        rated = totals.satisfaction
+        output.line(f"{'rated':<12} {rated.avg:.2f} on average, {rated.count} times")
+    for code, count in totals.errors.items():
         output.line(f"{'error':<12} {code}: {count}", "red")
 
 
-def _show_table(output: Output, heading: str, counted: str, parts: Mapping[str, Any]) -> None:
-    rows = []
-    for name, part in parts.items():
-        latency = part.get("latency_s") or {}
-        rows.append(
-            (
-                name,
-                str(part.get(counted, 0)),
-                _share(part.get("success_rate")),
-                _seconds(latency.get("p50")),
-                _seconds(latency.get("p95")),
-                _tokens(part),
-                f"${part.get('cost_usd') or 0:.6f}",
-                ", ".join(f"{code} {count}" for code, count in (part.get("errors") or {}).items()),
-            )
+def _runs(parts: Mapping[str, RunFigures]) -> list[Part]:
+    return [(name, part.runs, part) for name, part in parts.items()]
+
+
+def _calls(parts: Mapping[str, CallFigures]) -> list[Part]:
+    return [(name, part.calls, part) for name, part in parts.items()]
+
+
+def _show_table(output: Output, heading: str, counted: str, parts: list[Part]) -> None:
+    if not parts:
+        return
+    rows = [
+        (
+            name,
+            str(count),
+            _share(part.success_rate),
+            _seconds(part.latency_s.p50),
+            _seconds(part.latency_s.p95),
+            _tokens(part),
+            f"${part.cost_usd:.6f}",
+            ", ".join(f"{code} {count}" for code, count in part.errors.items()),
         )
-    show_table(output, (heading, counted.upper(), "SUCCESS", "P50", "P95", "TOKENS", "COST", "ERRORS"), rows)
+        for name, count, part in parts
+    ]
+    output.line()
+    show_table(output, (heading, counted, "SUCCESS", "P50", "P95", "TOKENS", "COST", "ERRORS"), rows)
 
 
 def _show_health(output: Output, health: HealthScore) -> None:
@@ -94,11 +97,16 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} s"
 
 
-def _times(latency: Mapping[str, Any]) -> str:
-    named = ", ".join(f"{name} {_seconds(latency.get(name))}" for name in ("avg", "min", "max", "p50", "p95"))
-    return named if latency.get("count") else "-"
+def _times(latency: Spread) -> str:
+    named = {
+        "avg": latency.avg,
+        "min": latency.min,
+        "max": latency.max,
+        "p50": latency.p50,
+        "p95": latency.p95,
+    }
+    return ", ".join(f"{name} {_seconds(value)}" for name, value in named.items()) if latency.count else "-"
 
 
-def _tokens(part: Mapping[str, Any]) -> str:
-    tokens = part.get("tokens") or {}
-    return f"{tokens.get('prompt', 0)} in, {tokens.get('completion', 0)} out"
+def _tokens(part: Figures) -> str:
+    return f"{part.tokens.prompt} in, {part.tokens.completion} out"

@@ -26,13 +26,13 @@ Model = TypeVar("Model", bound=BaseModel)
 _KNOWN_EVENTS: frozenset[str] = frozenset(get_args(EventType))
 
 
-def tolerant(model: type[Model], data: Any) -> Model:
-    """Validate without the fields that this version of the contract does not know, at every depth.
+def tolerant(model: type[Model], data: Any, extra: Literal["ignore", "allow"] = "ignore") -> Model:
+    """Validate, at every depth, without the fields that this version does not know; "allow" keeps them.
 
     Raises InternalError for what is no such answer.
     """
     try:
-        return model.model_validate(data, extra="ignore")
+        return model.model_validate(data, extra=extra)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -59,27 +59,39 @@ _AnyEvent = Annotated[RunEvent, BeforeValidator(run_event)]
 _Asked = BeforeValidator(_none_is_empty)
 
 
-class _Answer(BaseModel):
+class TolerantAnswer(BaseModel):
     """Newer runtimes may add fields and states; a client must not fall over them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class PartState(_Answer):
+class PartState(TolerantAnswer):
     """One thing that loads: a model, the remote adapter, the front door."""
 
     state: str = "unknown"
     reason: str | None = None
 
 
-class Readiness(_Answer):
+class Readiness(TolerantAnswer):
     """GET /api/ready. ``parts`` is empty without the key."""
 
     status: Literal["ready", "loading", "failed"]
     parts: dict[str, PartState] = {}
 
 
-class RunState(_Answer):
+class SystemFacts(TolerantAnswer):
+    """GET /api/system. What is measured depends on the machine, the engines and the database."""
+
+    version: str
+    instance: str = ""
+    deployments: dict[str, Any] = {}
+    gateway: dict[str, Any] = {}
+    ingress: dict[str, Any] = {}
+    store: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+
+
+class RunState(TolerantAnswer):
     """A run and what it is doing now."""
 
     run_id: str
@@ -127,14 +139,14 @@ class RunRow(RunSummary):
         return self.finished_at - self.started_at
 
 
-class RunPage(_Answer):
+class RunPage(TolerantAnswer):
     """One page of runs, newest first; ``next_cursor`` leads to the next, None on the last."""
 
     runs: tuple[RunRow, ...] = ()
     next_cursor: str | None = None
 
 
-class CheckpointFact(_Answer):
+class CheckpointFact(TolerantAnswer):
     """A step that a fork can begin from. ``next`` are the nodes that would run."""
 
     checkpoint_id: str
@@ -143,7 +155,7 @@ class CheckpointFact(_Answer):
     next: tuple[str, ...] = ()
 
 
-class GivenFeedback(_Answer):
+class GivenFeedback(TolerantAnswer):
     """A rating from 0 to 1 that a user gave."""
 
     rating: float
@@ -210,7 +222,7 @@ class RunFilters(TypedDict, total=False):
     limit: int
 
 
-class HealthPart(_Answer):
+class HealthPart(TolerantAnswer):
     """One part of the health score: its own score, what it weighs, the figure and its reason."""
 
     score: float
@@ -219,7 +231,7 @@ class HealthPart(_Answer):
     why: str = ""
 
 
-class HealthScore(_Answer):
+class HealthScore(TolerantAnswer):
     """How well the runtime does, from 0.0 to 1.0, and of what that is made."""
 
     score: float

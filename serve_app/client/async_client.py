@@ -24,12 +24,15 @@ from serve_app.client.answers import (
     RunRow,
     RunState,
     RunSummary,
+    SystemFacts,
 )
 from serve_app.client.awaiting import Awaiting
 from serve_app.client.call import Call, StreamCall
+from serve_app.client.catalogue import FlowDetail, FlowList, ModelList, StrategyList
 from serve_app.client.connection import Connection, find_connection
 from serve_app.client.following import Following, Until
 from serve_app.client.retries import Retries, Tries
+from serve_app.client.statistics import Dashboard, Statistics
 
 T = TypeVar("T")
 
@@ -62,15 +65,24 @@ class AsyncClient:
         """Close the connections; idempotent."""
         await self._http.aclose()
 
-    async def inference(self, request: GenerationRequest) -> GenerationResult:
-        """One model call."""
-        return await self._ask(requests.inference(request))
+    async def inference(
+        self, request: GenerationRequest, idempotency_key: str | None = None
+    ) -> GenerationResult:
+        """One model call, which ends with the wait for it.
+
+        With an ``idempotency_key`` it is made once, however often the request is repeated, goes on when you
+        leave, and its answer is kept.
+        """
+        return await self._ask(requests.inference(request, idempotency_key))
 
     async def stream_inference(
-        self, request: GenerationRequest
+        self, request: GenerationRequest, idempotency_key: str | None = None
     ) -> AsyncGenerator[GenerationChunk | GenerationResult, None]:
-        """Its chunks as they come, then the result. Closing the iterator stops the work."""
-        async with aclosing(self._relay(requests.stream_inference(request))) as items:
+        """Its chunks as they come, then the result. Closing the iterator ends the call.
+
+        With an ``idempotency_key`` the call goes on then: with the same key its answer comes in one chunk.
+        """
+        async with aclosing(self._relay(requests.stream_inference(request, idempotency_key))) as items:
             async for item in items:
                 yield item
 
@@ -83,7 +95,8 @@ class AsyncClient:
     ) -> AsyncGenerator[RunEvent, None]:
         """Its events as they come, over a broken connection too.
 
-        The last one is terminal and carries the result, or is run.waiting.
+        The last one is terminal and carries the result, or is run.waiting. An ``idempotency_key`` that made
+        a run already gives that one from its beginning, with the waits and failures that it got over.
         """
         order = requests.stream_run(request, idempotency_key)
         async with aclosing(
@@ -146,13 +159,15 @@ class AsyncClient:
             async for event in events:
                 yield event
 
-    async def cancel_run(self, run_id: str) -> RunState:
+    async def cancel_run(self, run_id: str, idempotency_key: str | None = None) -> RunState:
         """Ask for its end: "cancelled", or "running" while it is being stopped."""
-        return await self._ask(requests.cancel_run(run_id))
+        return await self._ask(requests.cancel_run(run_id, idempotency_key))
 
-    async def restart_run(self, run_id: str, deadline_s: float | None = None) -> RunSummary:
+    async def restart_run(
+        self, run_id: str, deadline_s: float | None = None, idempotency_key: str | None = None
+    ) -> RunSummary:
         """Let a failed run go on after its last committed step."""
-        return await self._ask(requests.restart_run(run_id, deadline_s))
+        return await self._ask(requests.restart_run(run_id, deadline_s, idempotency_key))
 
     async def fork_run(
         self,
@@ -160,9 +175,10 @@ class AsyncClient:
         checkpoint_id: str | None = None,
         state: Mapping[str, Any] | None = None,
         request: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> RunSummary:
         """A new run from one of its checkpoints (the last), with channels and request fields changed."""
-        return await self._ask(requests.fork_run(run_id, checkpoint_id, state, request))
+        return await self._ask(requests.fork_run(run_id, checkpoint_id, state, request, idempotency_key))
 
     async def resume_run(
         self,
@@ -171,19 +187,29 @@ class AsyncClient:
         text: str | None = None,
         comment: str | None = None,
         deadline_s: float | None = None,
+        interrupt_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> RunSummary:
-        """Answer the question that it waits with; ``text`` belongs to "edit"."""
-        return await self._ask(requests.resume_run(run_id, action, text, comment, deadline_s))
+        """Answer the question that it waits with; ``text`` belongs to "edit".
 
-    async def give_feedback(self, run_id: str, rating: float, comment: str | None = None) -> GivenFeedback:
+        Give the ``interrupt_id`` of the question that was read (of ``waiting``): when the run asks another
+        one by now that is a Conflict, and without it the other one is answered.
+        """
+        return await self._ask(
+            requests.resume_run(run_id, action, text, comment, deadline_s, interrupt_id, idempotency_key)
+        )
+
+    async def give_feedback(
+        self, run_id: str, rating: float, comment: str | None = None, idempotency_key: str | None = None
+    ) -> GivenFeedback:
         """Rate it, from 0 (useless) to 1 (just right); a later rating replaces it."""
-        return await self._ask(requests.give_feedback(run_id, rating, comment))
+        return await self._ask(requests.give_feedback(run_id, rating, comment, idempotency_key))
 
-    async def stats(self, hours: float = 24, user: str | None = None) -> dict[str, Any]:
+    async def stats(self, hours: float = 24, user: str | None = None) -> Statistics:
         """Figures of the runs of the last hours."""
         return await self._ask(requests.stats(hours, user))
 
-    async def user_stats(self, user: str, hours: float = 24) -> dict[str, Any]:
+    async def user_stats(self, user: str, hours: float = 24) -> Dashboard:
         """One user's dashboard."""
         return await self._ask(requests.user_stats(user, hours))
 
@@ -191,19 +217,19 @@ class AsyncClient:
         """How well the runtime does, and of what that is made."""
         return await self._ask(requests.health_score(hours))
 
-    async def models(self) -> dict[str, Any]:
+    async def models(self) -> ModelList:
         """Registered models with their state, and the tiers."""
-        return await self._ask(requests.listing("models"))
+        return await self._ask(requests.models())
 
-    async def strategies(self) -> dict[str, Any]:
+    async def strategies(self) -> StrategyList:
         """Registered strategies."""
-        return await self._ask(requests.listing("strategies"))
+        return await self._ask(requests.strategies())
 
-    async def flows(self) -> dict[str, Any]:
+    async def flows(self) -> FlowList:
         """Registered flows."""
-        return await self._ask(requests.listing("flows"))
+        return await self._ask(requests.flows())
 
-    async def flow(self, name: str) -> dict[str, Any]:
+    async def flow(self, name: str) -> FlowDetail:
         """One flow in full, with its drawing."""
         return await self._ask(requests.flow(name))
 
@@ -211,9 +237,9 @@ class AsyncClient:
         """What is loaded, what is not, and why; also while it is not ready. Never repeated."""
         return await self._ask(requests.ready(timeout_s))
 
-    async def system(self) -> dict[str, Any]:
+    async def system(self) -> SystemFacts:
         """Replicas, queues, breakers, machines."""
-        return await self._ask(requests.listing("system"))
+        return await self._ask(requests.system())
 
     async def _ask(self, call: Call[T]) -> T:
         limit_s = wire.whole_s(call, self.connection)
@@ -248,6 +274,7 @@ class AsyncClient:
                     async for event in events:
                         if following.take(event):
                             yield event
+                following.finish()
             except ParleyError as error:
                 await asyncio.sleep(following.wait_after(error))
 

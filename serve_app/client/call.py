@@ -13,6 +13,8 @@ from serve_app.client.event_stream import StreamEvent
 
 T = TypeVar("T")
 IDEMPOTENCY_KEY = "idempotency-key"
+REPLAYED = "idempotency-replayed"
+"""The header of an answer about what an earlier request with the same key made: "true"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,16 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class StreamCall(Generic[T]):
-    """A request that is answered by server-sent events; ``items`` raises the error that one carries."""
+    """A request that is answered by server-sent events; ``items`` raises the error that one carries.
+
+    ``replays_history``: an answer to a key that was used before tells what happened meanwhile, too. There no
+    item is the last by itself, and the stream is over when the server ends it.
+    """
 
     request: Request
     items: Callable[[StreamEvent], Iterator[T]]
     is_last: Callable[[T], bool]
+    replays_history: bool = False
 
 
 def get(path: str, **params: Any) -> Request:

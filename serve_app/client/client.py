@@ -24,12 +24,15 @@ from serve_app.client.answers import (
     RunRow,
     RunState,
     RunSummary,
+    SystemFacts,
 )
 from serve_app.client.awaiting import Awaiting
 from serve_app.client.call import Call, StreamCall
+from serve_app.client.catalogue import FlowDetail, FlowList, ModelList, StrategyList
 from serve_app.client.connection import Connection, find_connection
 from serve_app.client.following import Following, Until
 from serve_app.client.retries import Retries, Tries
+from serve_app.client.statistics import Dashboard, Statistics
 
 T = TypeVar("T")
 
@@ -39,7 +42,8 @@ class Client:
 
     Every method raises errors of registries.contracts.errors, whose ``context`` has status, code and
     request_id, or NotRunning when nobody answers. What fails for a moment is repeated (see Retries); every
-    POST carries an Idempotency-Key, so that a repetition never starts a second run.
+    POST for a run carries an Idempotency-Key, so that a repetition never starts a second one. A model call
+    carries one where it is given one.
     """
 
     def __init__(
@@ -67,13 +71,22 @@ class Client:
         """Close the connections; idempotent."""
         self._http.close()
 
-    def inference(self, request: GenerationRequest) -> GenerationResult:
-        """One model call."""
-        return self._ask(requests.inference(request))
+    def inference(self, request: GenerationRequest, idempotency_key: str | None = None) -> GenerationResult:
+        """One model call, which ends with the wait for it.
 
-    def stream_inference(self, request: GenerationRequest) -> Iterator[GenerationChunk | GenerationResult]:
-        """Its chunks as they come, then the result. Closing the iterator stops the work."""
-        yield from self._relay(requests.stream_inference(request))
+        With an ``idempotency_key`` it is made once, however often the request is repeated, goes on when you
+        leave, and its answer is kept.
+        """
+        return self._ask(requests.inference(request, idempotency_key))
+
+    def stream_inference(
+        self, request: GenerationRequest, idempotency_key: str | None = None
+    ) -> Iterator[GenerationChunk | GenerationResult]:
+        """Its chunks as they come, then the result. Closing the iterator ends the call.
+
+        With an ``idempotency_key`` the call goes on then: with the same key its answer comes in one chunk.
+        """
+        yield from self._relay(requests.stream_inference(request, idempotency_key))
 
     def run(self, request: RunRequest, idempotency_key: str | None = None) -> RunResult:
         """One deliberation, whole. A failed run is a RunResult whose status says so, one that waits too."""
@@ -82,7 +95,8 @@ class Client:
     def stream_run(self, request: RunRequest, idempotency_key: str | None = None) -> Iterator[RunEvent]:
         """Its events as they come, over a broken connection too.
 
-        The last one is terminal and carries the result, or is run.waiting.
+        The last one is terminal and carries the result, or is run.waiting. An ``idempotency_key`` that made
+        a run already gives that one from its beginning, with the waits and failures that it got over.
         """
         order = requests.stream_run(request, idempotency_key)
         yield from self._follow(Following(self._retries, None, until="waiting", order=order))
@@ -134,13 +148,15 @@ class Client:
         """
         yield from self._follow(Following(self._retries, run_id, after, until))
 
-    def cancel_run(self, run_id: str) -> RunState:
+    def cancel_run(self, run_id: str, idempotency_key: str | None = None) -> RunState:
         """Ask for its end: "cancelled", or "running" while it is being stopped."""
-        return self._ask(requests.cancel_run(run_id))
+        return self._ask(requests.cancel_run(run_id, idempotency_key))
 
-    def restart_run(self, run_id: str, deadline_s: float | None = None) -> RunSummary:
+    def restart_run(
+        self, run_id: str, deadline_s: float | None = None, idempotency_key: str | None = None
+    ) -> RunSummary:
         """Let a failed run go on after its last committed step."""
-        return self._ask(requests.restart_run(run_id, deadline_s))
+        return self._ask(requests.restart_run(run_id, deadline_s, idempotency_key))
 
     def fork_run(
         self,
@@ -148,9 +164,10 @@ class Client:
         checkpoint_id: str | None = None,
         state: Mapping[str, Any] | None = None,
         request: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> RunSummary:
         """A new run from one of its checkpoints (the last), with channels and request fields changed."""
-        return self._ask(requests.fork_run(run_id, checkpoint_id, state, request))
+        return self._ask(requests.fork_run(run_id, checkpoint_id, state, request, idempotency_key))
 
     def resume_run(
         self,
@@ -159,19 +176,29 @@ class Client:
         text: str | None = None,
         comment: str | None = None,
         deadline_s: float | None = None,
+        interrupt_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> RunSummary:
-        """Answer the question that it waits with; ``text`` belongs to "edit"."""
-        return self._ask(requests.resume_run(run_id, action, text, comment, deadline_s))
+        """Answer the question that it waits with; ``text`` belongs to "edit".
 
-    def give_feedback(self, run_id: str, rating: float, comment: str | None = None) -> GivenFeedback:
+        Give the ``interrupt_id`` of the question that was read (of ``waiting``): when the run asks another
+        one by now that is a Conflict, and without it the other one is answered.
+        """
+        return self._ask(
+            requests.resume_run(run_id, action, text, comment, deadline_s, interrupt_id, idempotency_key)
+        )
+
+    def give_feedback(
+        self, run_id: str, rating: float, comment: str | None = None, idempotency_key: str | None = None
+    ) -> GivenFeedback:
         """Rate it, from 0 (useless) to 1 (just right); a later rating replaces it."""
-        return self._ask(requests.give_feedback(run_id, rating, comment))
+        return self._ask(requests.give_feedback(run_id, rating, comment, idempotency_key))
 
-    def stats(self, hours: float = 24, user: str | None = None) -> dict[str, Any]:
+    def stats(self, hours: float = 24, user: str | None = None) -> Statistics:
         """Figures of the runs of the last hours."""
         return self._ask(requests.stats(hours, user))
 
-    def user_stats(self, user: str, hours: float = 24) -> dict[str, Any]:
+    def user_stats(self, user: str, hours: float = 24) -> Dashboard:
         """One user's dashboard."""
         return self._ask(requests.user_stats(user, hours))
 
@@ -179,19 +206,19 @@ class Client:
         """How well the runtime does, and of what that is made."""
         return self._ask(requests.health_score(hours))
 
-    def models(self) -> dict[str, Any]:
+    def models(self) -> ModelList:
         """Registered models with their state, and the tiers."""
-        return self._ask(requests.listing("models"))
+        return self._ask(requests.models())
 
-    def strategies(self) -> dict[str, Any]:
+    def strategies(self) -> StrategyList:
         """Registered strategies."""
-        return self._ask(requests.listing("strategies"))
+        return self._ask(requests.strategies())
 
-    def flows(self) -> dict[str, Any]:
+    def flows(self) -> FlowList:
         """Registered flows."""
-        return self._ask(requests.listing("flows"))
+        return self._ask(requests.flows())
 
-    def flow(self, name: str) -> dict[str, Any]:
+    def flow(self, name: str) -> FlowDetail:
         """One flow in full, with its drawing."""
         return self._ask(requests.flow(name))
 
@@ -199,9 +226,9 @@ class Client:
         """What is loaded, what is not, and why; also while it is not ready. Never repeated."""
         return self._ask(requests.ready(timeout_s))
 
-    def system(self) -> dict[str, Any]:
+    def system(self) -> SystemFacts:
         """Replicas, queues, breakers, machines."""
-        return self._ask(requests.listing("system"))
+        return self._ask(requests.system())
 
     def _ask(self, call: Call[T]) -> T:
         limit_s = wire.whole_s(call, self.connection)
@@ -234,6 +261,7 @@ class Client:
                     for event in events:
                         if following.take(event):
                             yield event
+                following.finish()
             except ParleyError as error:
                 time.sleep(following.wait_after(error))
 

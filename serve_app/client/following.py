@@ -41,7 +41,7 @@ class Following:
         self.ended = False
         self._retries, self._run_id, self._after, self._until = retries, run_id, after, until
         self._order, self._clock = order, clock
-        self._rests = self._at_order = False
+        self._rests = False
         self._resting = SETTLED_EVENTS if until == "waiting" else TERMINAL_EVENTS
         self._failed = 0
         self._attached_after = -1
@@ -51,7 +51,6 @@ class Following:
         """What to ask for now."""
         self._attached_at = self._clock()
         self._attached_after = self._after
-        self._at_order = self._run_id is None
         if self._run_id is None:
             assert self._order is not None
             return self._order
@@ -69,10 +68,15 @@ class Following:
             raise StreamCut(f"event {event.seq} of run {event.run_id} came after event {self._after}")
         self._after, self._failed, self._good_at = event.seq, 0, self._clock()
         self._rests = event.type in self._resting
-        # What a new run tells on its first connection is live. A later one reads a history, which may hold
-        # an end before a restart: there the server closes the stream when nothing comes after it.
-        self.ended = self._rests and self._at_order
         return True
+
+    def finish(self) -> None:
+        """A connection came to its last event: only the live story of a new run has one.
+
+        Every other connection reads a history, which may hold an end before a restart: there the server
+        closes the stream when nothing comes after it.
+        """
+        self.ended = True
 
     @property
     def _had_all(self) -> bool:

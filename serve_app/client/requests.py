@@ -20,25 +20,30 @@ from serve_app.client.answers import (
     RunPage,
     RunState,
     RunSummary,
+    SystemFacts,
     generation_result,
     run_result,
     tolerant,
 )
-from serve_app.client.call import Call, Request, StreamCall, get, post
+from serve_app.client.call import IDEMPOTENCY_KEY, Call, Request, StreamCall, get, post
+from serve_app.client.catalogue import FlowDetail, FlowList, ModelList, StrategyList
+from serve_app.client.statistics import Dashboard, Statistics
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Document = dict[str, Any]
 
 
-def inference(request: GenerationRequest) -> Call[GenerationResult]:
+def inference(request: GenerationRequest, key: str | None) -> Call[GenerationResult]:
     """POST /api/inference."""
-    order = post("/api/inference", body_of(request, stream=False), deadline_s=request.deadline_s)
+    order = _model_call(body_of(request, stream=False), key, request.deadline_s)
     return Call(order, lambda answer: generation_result(wire.parsed(answer)))
 
 
-def stream_inference(request: GenerationRequest) -> StreamCall[GenerationChunk | GenerationResult]:
+def stream_inference(
+    request: GenerationRequest, key: str | None
+) -> StreamCall[GenerationChunk | GenerationResult]:
     """POST /api/inference, as a stream."""
-    order = post("/api/inference", body_of(request, stream=True), deadline_s=request.deadline_s)
+    order = _model_call(body_of(request, stream=True), key, request.deadline_s)
     return StreamCall(order, wire.generation_items, lambda item: isinstance(item, GenerationResult))
 
 
@@ -51,7 +56,7 @@ def run(request: RunRequest, key: str | None) -> Call[RunResult]:
 def stream_run(request: RunRequest, key: str | None) -> StreamCall[RunEvent]:
     """POST /api/orchestrate, as a stream: to its end, or until it waits for a human."""
     order = post("/api/orchestrate", body_of(request, stream=True), key, request.deadline_s)
-    return StreamCall(order, wire.run_items, lambda event: event.type in SETTLED_EVENTS)
+    return StreamCall(order, wire.run_items, lambda event: event.type in SETTLED_EVENTS, replays_history=True)
 
 
 def create_run(request: RunRequest, key: str | None) -> Call[RunSummary]:
@@ -84,46 +89,56 @@ def events(run_id: str, after: int, until: Literal["end", "waiting"]) -> StreamC
     return StreamCall(question, wire.run_items, lambda event: False)
 
 
-def cancel_run(run_id: str) -> Call[RunState]:
+def cancel_run(run_id: str, key: str | None) -> Call[RunState]:
     """POST /api/runs/{run_id}/cancel."""
-    return _typed(post(_run_path(run_id, "cancel"), {}), RunState)
+    return _typed(post(_run_path(run_id, "cancel"), {}, key), RunState)
 
 
-def restart_run(run_id: str, deadline_s: float | None) -> Call[RunSummary]:
+def restart_run(run_id: str, deadline_s: float | None, key: str | None) -> Call[RunSummary]:
     """POST /api/runs/{run_id}/restart."""
-    return _typed(post(_run_path(run_id, "restart"), _given(deadline_s=deadline_s)), RunSummary)
+    return _typed(post(_run_path(run_id, "restart"), _given(deadline_s=deadline_s), key), RunSummary)
 
 
 def fork_run(
-    run_id: str, checkpoint_id: str | None, state: Mapping[str, Any] | None, request: Mapping[str, Any] | None
+    run_id: str,
+    checkpoint_id: str | None,
+    state: Mapping[str, Any] | None,
+    request: Mapping[str, Any] | None,
+    key: str | None,
 ) -> Call[RunSummary]:
     """POST /api/runs/{run_id}/fork."""
     body = _given(checkpoint_id=checkpoint_id, state=state, request=request)
-    return _typed(post(_run_path(run_id, "fork"), body), RunSummary)
+    return _typed(post(_run_path(run_id, "fork"), body, key), RunSummary)
 
 
 def resume_run(
-    run_id: str, action: str, text: str | None, comment: str | None, deadline_s: float | None
+    run_id: str,
+    action: str,
+    text: str | None,
+    comment: str | None,
+    deadline_s: float | None,
+    interrupt_id: str | None,
+    key: str | None,
 ) -> Call[RunSummary]:
     """POST /api/runs/{run_id}/resume."""
-    body = _given(action=action, text=text, comment=comment, deadline_s=deadline_s)
-    return _typed(post(_run_path(run_id, "resume"), body), RunSummary)
+    body = _given(action=action, text=text, comment=comment, deadline_s=deadline_s, interrupt_id=interrupt_id)
+    return _typed(post(_run_path(run_id, "resume"), body, key), RunSummary)
 
 
-def give_feedback(run_id: str, rating: float, comment: str | None) -> Call[GivenFeedback]:
+def give_feedback(run_id: str, rating: float, comment: str | None, key: str | None) -> Call[GivenFeedback]:
     """POST /api/runs/{run_id}/feedback."""
     body = _given(rating=rating, comment=comment)
-    return _typed(post(_run_path(run_id, "feedback"), body), GivenFeedback)
+    return _typed(post(_run_path(run_id, "feedback"), body, key), GivenFeedback)
 
 
-def stats(hours: float, user: str | None) -> Call[Document]:
+def stats(hours: float, user: str | None) -> Call[Statistics]:
     """GET /api/stats."""
-    return _document(get("/api/stats", hours=hours, user=user))
+    return _document(get("/api/stats", hours=hours, user=user), Statistics)
 
 
-def user_stats(user: str, hours: float) -> Call[Document]:
+def user_stats(user: str, hours: float) -> Call[Dashboard]:
     """GET /api/stats/users/{user}."""
-    return _document(get(f"/api/stats/users/{quote(user, safe='')}", hours=hours))
+    return _document(get(f"/api/stats/users/{quote(user, safe='')}", hours=hours), Dashboard)
 
 
 def health_score(hours: float) -> Call[HealthScore]:
@@ -131,14 +146,29 @@ def health_score(hours: float) -> Call[HealthScore]:
     return _typed(get("/api/stats/health", hours=hours), HealthScore)
 
 
-def listing(name: Literal["models", "strategies", "flows", "system"]) -> Call[Document]:
-    """GET of one of the plain documents."""
-    return _document(get(f"/api/{name}"))
+def models() -> Call[ModelList]:
+    """GET /api/models."""
+    return _document(get("/api/models"), ModelList)
 
 
-def flow(name: str) -> Call[Document]:
+def strategies() -> Call[StrategyList]:
+    """GET /api/strategies."""
+    return _document(get("/api/strategies"), StrategyList)
+
+
+def flows() -> Call[FlowList]:
+    """GET /api/flows."""
+    return _document(get("/api/flows"), FlowList)
+
+
+def flow(name: str) -> Call[FlowDetail]:
     """GET /api/flows/{name}."""
-    return _document(get(f"/api/flows/{quote(name, safe='')}"))
+    return _document(get(f"/api/flows/{quote(name, safe='')}"), FlowDetail)
+
+
+def system() -> Call[SystemFacts]:
+    """GET /api/system."""
+    return _document(get("/api/system"), SystemFacts)
 
 
 def ready(timeout_s: float | None) -> Call[Readiness]:
@@ -163,5 +193,12 @@ def _typed(request: Request, model: type[Answer]) -> Call[Answer]:
     return Call(request, lambda answer: tolerant(model, wire.parsed(answer)))
 
 
-def _document(request: Request) -> Call[Document]:
-    return Call(request, wire.document)
+def _document(request: Request, model: type[Answer]) -> Call[Answer]:
+    """What newer runtimes add to it is kept: who prints a document prints all of it."""
+    return Call(request, lambda answer: tolerant(model, wire.parsed(answer), extra="allow"))
+
+
+def _model_call(body: Mapping[str, Any], key: str | None, deadline_s: float | None) -> Request:
+    """Without a key of its own: with one, the call would outlive its client, and its answer be stored."""
+    keyed = {} if key is None else {IDEMPOTENCY_KEY: key}
+    return Request("POST", "/api/inference", body, {}, keyed, deadline_s)

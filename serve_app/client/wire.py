@@ -21,7 +21,7 @@ from serve_app.client.api_errors import (
     error_from_answer,
     error_from_fact,
 )
-from serve_app.client.call import Call, Request, StreamCall
+from serve_app.client.call import REPLAYED, Call, Request, StreamCall
 from serve_app.client.connection import Connection
 from serve_app.client.event_stream import EventStreamParser, StreamEvent
 
@@ -98,16 +98,6 @@ def readiness(response: httpx.Response) -> Readiness:
         ) from None
 
 
-def document(response: httpx.Response) -> dict[str, Any]:
-    """A JSON object whose fields are the server's affair."""
-    value = parsed(response)
-    if not isinstance(value, dict):
-        raise InternalError(
-            f"{response.request.url} answered no JSON object; is it Parley that listens there?"
-        )
-    return value
-
-
 def as_our_error(
     error: httpx.HTTPError | ParleyError, connection: Connection, opened: bool = False
 ) -> ParleyError:
@@ -160,6 +150,7 @@ class StreamReader(Generic[T]):
         self.opened = False
         self.ended = False
         self._call = call
+        self._is_history = False
         self._parser = EventStreamParser()
 
     def open(self, response: httpx.Response) -> None:
@@ -167,12 +158,13 @@ class StreamReader(Generic[T]):
         if response.is_error:
             parsed(response)
         self.opened = True
+        self._is_history = self._call.replays_history and response.headers.get(REPLAYED) == "true"
 
     def take(self, piece: bytes) -> Iterator[T]:
         """The items that this piece completes; none after the last."""
         for event in self._parser.feed(piece):
             for item in self._call.items(event):
-                self.ended = self._call.is_last(item)
+                self.ended = not self._is_history and self._call.is_last(item)
                 yield item
                 if self.ended:
                     return

@@ -15,11 +15,12 @@ from typing import Literal
 
 import psutil
 
+from actors.free_ports import ephemeral_range, is_free
 from serve_app.doctor.database import database_problem
 from serve_app.doctor.model_servers import find_model_servers, suggestion
 from serve_app.doctor.redis_server import hot_tier_problem, shown
 from serve_app.lifecycle.find_runtime import find_runtime
-from serve_app.lifecycle.ports import holder_of, is_free
+from serve_app.lifecycle.ports import holder_of
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.settings import Settings
 
@@ -170,11 +171,16 @@ def disk_check(path: Path) -> Check:
 def port_checks(settings: Settings, home: RuntimeHome) -> Iterator[Check]:
     """The two ports that others see: free, or ours."""
     ours = find_runtime(home).condition == "running"
+    ephemeral = ephemeral_range()
     for port, name, variable in (
         (settings.http_port, "HTTP API", "PORT"),
         (settings.dashboard_port, "Ray dashboard", "PARLEY_DASHBOARD_PORT"),
     ):
-        if is_free(port):
+        free = is_free(port)
+        if free and port in ephemeral:
+            handed_out = f"free ({name}), but the system gives {ephemeral[0]}-{ephemeral[-1]} to connections"
+            yield Check(f"port {port}", "note", handed_out, f"set {variable} to a port outside of them")
+        elif free:
             yield Check(f"port {port}", "ok", f"free ({name})")
         elif ours:
             yield Check(f"port {port}", "ok", f"in use by the running runtime ({name})")

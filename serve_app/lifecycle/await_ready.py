@@ -8,9 +8,9 @@ from typing import Literal
 
 from registries.contracts.errors import InternalError, ParleyError
 from serve_app.client.answers import Readiness
+from serve_app.lifecycle.deploy_failure import why_not_deployed
 from serve_app.lifecycle.processes import is_alive
 from serve_app.lifecycle.progress import Progress
-from serve_app.lifecycle.ray_head import last_line
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.lifecycle.runtime_state import RuntimeState
 
@@ -103,7 +103,7 @@ class DeploymentWatch:
         if self._clock() - self._ended_at < _DEPLOYER_GRACE_S:
             return None
         log = self._home.logs_dir / "deploy.log"
-        return f"the application was not deployed: {last_line(log)} (all of it: {log})"
+        return f"the application was not deployed: {why_not_deployed(log)} (all of it: {log})"
 
 
 def probe_with(ask: Callable[[], Readiness]) -> Callable[[], Readiness | None]:

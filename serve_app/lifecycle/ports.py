@@ -1,12 +1,12 @@
-"""Whether a port is free, and who holds it when it is not."""
+"""The ports that somebody chose, and who holds one that is not free."""
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 import psutil
 
+from actors.free_ports import is_free
 from registries.contracts.errors import Conflict
 
 
@@ -20,34 +20,21 @@ class WantedPort:
     variable: str
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens there, on any address of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Without it, connections of a server that just ended (TIME_WAIT) would count as a holder.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
-
-
 def holder_of(port: int) -> str | None:
-    """ "name (pid N)" of who listens there; None when nobody does or the system does not tell."""
+    """ "name (pid N)" of who has it, before others who listens there; None when the system does not tell."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except (psutil.AccessDenied, OSError):
         return None
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-            return _named(connection.pid)
-    return None
+    holders = [
+        (connection.status != psutil.CONN_LISTEN, connection.pid)
+        for connection in connections
+        if connection.laddr and connection.laddr.port == port and connection.pid is not None
+    ]
+    return _named(min(holders)[1]) if holders else None
 
 
-def _named(pid: int | None) -> str | None:
-    if pid is None:
-        return None
+def _named(pid: int) -> str:
     try:
         return f"{psutil.Process(pid).name()} (pid {pid})"
     except psutil.Error:

@@ -12,24 +12,31 @@ from actors.telemetry.tracing import start_span
 from flows.ports import Generator
 from registries.contracts.generation import GenerationRequest, GenerationResult
 from serve_app.body import read_body
+from serve_app.call_reader import CallReader, WholeAnswer
+from serve_app.caller import caller_of
 from serve_app.catalog_checks import check_generation_request
-from serve_app.openapi import body_of, error_answers
+from serve_app.idempotency import REPLAYED, idempotency_key
+from serve_app.keyed_calls import CallAsk
+from serve_app.openapi import body_of, error_answers, key_and
 from serve_app.request_facts import RequestFacts, facts_of
 from serve_app.schemas import InferenceRequest
 from serve_app.services import Services
-from serve_app.streaming import generation_frames, start_stream
+from serve_app.sse import frame
+from serve_app.streaming import generation_frames, start_stream, token_frame
+
+ERRORS = (400, 401, 402, 404, 413, 422, 429, 500, 502, 503, 504, 507)
 
 
 def inference_routes(services: Services) -> APIRouter:
-    """Direct mode. A client that goes away cancels the call, down to the engine."""
+    """Direct mode. A client that goes away cancels the call, down to the engine, unless it sent a key."""
     router = APIRouter(tags=["inference"])
 
     @router.post(
         "/api/inference",
         summary="Ask one model",
         response_model=GenerationResult,
-        responses=error_answers(400, 401, 402, 404, 413, 429, 502, 503, 504, stream="tokens, the result"),
-        openapi_extra=body_of(InferenceRequest),
+        responses=error_answers(*ERRORS, stream="tokens, the result"),
+        openapi_extra=key_and(body_of(InferenceRequest), "answer"),
     )
     async def inference(request: Request) -> Response:
         facts = facts_of(request.scope)
@@ -38,6 +45,10 @@ def inference_routes(services: Services) -> APIRouter:
         call = body.generation(facts.request_id)
         if facts.traceparent is not None:
             call = call.model_copy(update={"metadata": {**call.metadata, "traceparent": facts.traceparent}})
+        key = idempotency_key(request, body)
+        if key is not None:
+            ask = CallAsk(call, key, caller_of().tenant, body.stream, facts.traceparent)
+            return await _keyed_answer(services.calls.attend(ask), body.stream, facts)
         if body.stream:
             return await start_stream(_traced_frames(services.gateway, call, facts), facts.request_id)
         with start_span("inference", facts.traceparent):
@@ -45,6 +56,23 @@ def inference_routes(services: Services) -> APIRouter:
         return Response(result.model_dump_json().encode(), media_type="application/json")
 
     return router
+
+
+async def _keyed_answer(reader: CallReader, streams: bool, facts: RequestFacts) -> Response:
+    if not streams:
+        answer = await reader.answer()
+        headers = REPLAYED if reader.replayed else {}
+        return Response(answer.encode(), media_type="application/json", headers=headers)
+    stream = await start_stream(_keyed_frames(reader), facts.request_id)
+    if reader.replayed:
+        stream.headers.update(REPLAYED)
+    return stream
+
+
+async def _keyed_frames(reader: CallReader) -> AsyncGenerator[bytes, None]:
+    async with aclosing(reader.items()) as items:
+        async for item in items:
+            yield frame("result", item.json.encode()) if isinstance(item, WholeAnswer) else token_frame(item)
 
 
 async def _traced_frames(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pydantic
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from actors.stores.records import Accepted, IdempotencyKey
-from registries.contracts.runs import RunRequest, RunResult
+from actors.stores.store import RunStore
+from registries.contracts.errors import Conflict
+from registries.contracts.runs import Decision, RunRequest, RunResult
 from serve_app.body import read_body
 from serve_app.caller import caller_of
 from serve_app.idempotency import idempotency_key
@@ -21,6 +24,8 @@ from serve_app.run_detail import stored_run
 from serve_app.run_schemas import RestartRequest, ResumeRequest, RunSummary
 from serve_app.services import Services
 
+_SHOWN_CHARS = 200
+"""Of the text that a human is to judge, in an error's message."""
 _WRITES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504, 507)
 _WAITED: dict[int | str, dict[str, Any]] = {
     200: {"model": RunResult, "description": "with mode wait: the run's result"}
@@ -66,17 +71,51 @@ def run_again_routes(services: Services) -> APIRouter:
         deadline_s = _deadline_s(services, body.deadline_s, ask)
 
         async def queue_again() -> Accepted:
-            return await store.resume(run_id, ask.caller.tenant, body.decision(), deadline_s, ask.key)
+            return await _resumed(store, run_id, body.decision(), deadline_s, ask)
 
         return await queued_again_answer(services, queue_again, row, ask, deadline_s, body.mode)
 
     return router
 
 
+async def _resumed(
+    store: RunStore, run_id: str, decision: Decision, deadline_s: float, ask: RunAsk
+) -> Accepted:
+    """See RunStore.resume; whoever decides on another question is told what is asked now."""
+    try:
+        return await store.resume(run_id, ask.caller.tenant, decision, deadline_s, ask.key)
+    except Conflict as error:
+        if error.param != "interrupt_id":
+            raise
+        waiting = (await stored_run(store, run_id, ask.caller.tenant))["waiting"]
+        if waiting is None:
+            # Somebody has answered that one, too.
+            raise
+        raise Conflict(
+            f"{error.message}; the decision on {decision.interrupt_id!r} was not taken."
+            f" It asks {_asked(waiting)}",
+            param="interrupt_id",
+        ) from None
+
+
+def _asked(waiting: Mapping[str, Any]) -> str:
+    """A question in words: its id, its node, and what a human is to judge."""
+    text, said = waiting.get("text", ""), f"{waiting['interrupt_id']!r} of node {waiting['node']}"
+    if waiting.get("question"):
+        said += f": {waiting['question']}"
+    if text:
+        said += f" The text: {text[:_SHOWN_CHARS]}{'…' if len(text) > _SHOWN_CHARS else ''}"
+    return said
+
+
 def _ask_of(row: Mapping[str, Any], request: Request, key: IdempotencyKey | None) -> RunAsk:
     facts = facts_of(request.scope)
+    try:
+        asked = RunRequest.model_validate(row["request"])
+    except pydantic.ValidationError:
+        raise Conflict("this version of the runtime cannot read the run's request", param="run_id") from None
     return RunAsk(
-        request=RunRequest.model_validate(row["request"]),
+        request=asked,
         request_id=facts.request_id,
         traceparent=facts.traceparent,
         key=key,

@@ -70,7 +70,10 @@ def _edits(body: ForkRequest) -> dict[str, Any]:
     asked = dict(body.request.get("input") or {})
     if "prompt" in body.request:
         asked["prompt"] = body.request["prompt"]
-    return {**body.state, "input": {**asked, **body.state.get("input", {})}} if asked else dict(body.state)
+    edited = body.state.get("input", {})
+    if not asked or not isinstance(edited, Mapping):
+        return dict(body.state)  # what is no input is refused where the edits are read
+    return {**body.state, "input": {**asked, **edited}}
 
 
 def _changed(row: Mapping[str, Any], changes: Mapping[str, Any]) -> RunRequest:

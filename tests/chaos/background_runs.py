@@ -12,6 +12,7 @@ from actors.stores.open_store import open_store
 from actors.stores.records import RunFilter
 from registries.contracts.runs import TERMINAL_STATUSES
 from tests.chaos.engine.checker import TENANT, problems_of
+from tests.machine_pace import paced
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
@@ -73,12 +74,24 @@ class BackgroundRuns:
         return sum(status not in TERMINAL_STATUSES for status in (await self.statuses()).values())
 
     async def until_ended(self, timeout_s: float, statuses: Collection[str] = TERMINAL_STATUSES) -> None:
-        """Until all of them have ended."""
+        """Until all of them have ended so; AssertionError as soon as one ended otherwise."""
 
         async def ended() -> bool:
-            return all(status in statuses for status in (await self.statuses()).values())
+            found = await self.statuses()
+            wrong = [run_id for run_id, status in found.items() if status in TERMINAL_STATUSES - {*statuses}]
+            assert not wrong, await self._errors(wrong)
+            return all(status in statuses for status in found.values())
 
         await until(ended, timeout_s, every_s=0.2)
+
+    async def _errors(self, run_ids: Sequence[str]) -> dict[str, Any]:
+        """What each of these runs says of its end."""
+        found = {}
+        for run_id in run_ids:
+            async with self._session.get(f"/api/runs/{run_id}") as answer:
+                run = await answer.json()
+            found[run_id] = {name: run.get(name) for name in ("status", "attempts", "deaths", "result")}
+        return found
 
     async def problems(self, reference: dict[str, Any] | None = None) -> list[str]:
         """What the offline checker says of them."""
@@ -91,7 +104,7 @@ async def problems_in(
     """The offline checker over the runtime's own database."""
     store = await open_store(cluster.config)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(paced(30)):
             return await problems_of(store, run_ids, reference)
     finally:
         await store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -14,7 +15,9 @@ BACKENDS = ("sqlite", "postgresql", "redis over sqlite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SEED] = chaos_seed()
+    seed = config.stash[_SEED] = chaos_seed()
+    # For xdist's workers, which are started after this: one seed a run, the one that is told at its end.
+    os.environ["PARLEY_CHAOS_SEED"] = str(seed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import psutil
 
+from actors.free_ports import free_port
 from actors.ray_flags import NAMESPACE, ray_command
 from registries.contracts.config import RuntimeConfig
-from tests.own_server import free_port
 from tests.runtime_cluster import RunningCluster
 
 _HEAD_ONLY = """

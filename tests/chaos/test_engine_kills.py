@@ -11,7 +11,7 @@ import pytest
 
 from actors.stores.open_store import open_store
 from tests.chaos.engine.checker import TENANT, calls_in, event_problems, problems_of
-from tests.chaos.engine.process import BOUNDARIES, Fate
+from tests.chaos.engine.process import CHAIN, Fate
 from tests.chaos.engine.runs import config_for, new_run, reference_result, runs_under_kills, spec_for
 from tests.chaos.engine.scale import scaled
 from tests.chaos.engine.stage import all_ended, engines
@@ -34,17 +34,13 @@ async def test_killed_at_every_boundary_every_run_ends_once_and_right(
     config = config_for(tmp_path / "killed", **backend_settings)
     wanted = least_kills + 6
     # Every boundary once, in any order, before any of them a second time.
-    rounds = [dice.sample(BOUNDARIES, len(BOUNDARIES)) for _ in range(0, wanted, len(BOUNDARIES))]
+    rounds = [dice.sample(CHAIN, len(CHAIN)) for _ in range(0, wanted, len(CHAIN))]
     fates = [Fate(boundary, dice.randint(1, 6)) for one in rounds for boundary in one]
     store = await open_store(config)
     async with engines(spec_for(config), 2, fates) as stage:
 
-        def died_at() -> Counter[str]:
-            deaths = Path(f"{stage.journal}.deaths")
-            return Counter(deaths.read_text().split() if deaths.exists() else ())
-
         def enough() -> bool:
-            return stage.kills >= least_kills and died_at().keys() == set(BOUNDARIES)
+            return stage.kills >= least_kills and stage.spec.deaths().keys() == set(CHAIN)
 
         run_ids = await runs_under_kills(store, stage, runs, enough, scaled(240, 560))
         kills = stage.kills
@@ -56,7 +52,8 @@ async def test_killed_at_every_boundary_every_run_ends_once_and_right(
     extra = sum(begun.values()) - len(begun)
     print(f"{kills} kills, {extra} calls made again (at most {in_flight} were in flight)")
     assert extra <= in_flight
-    assert kills >= least_kills and died_at().keys() == set(BOUNDARIES), died_at()
+    deaths = stage.spec.deaths()
+    assert kills >= least_kills and deaths.keys() == set(CHAIN), deaths
 
 
 async def test_everything_killed_at_once_goes_on_by_itself(tmp_path: Path) -> None:

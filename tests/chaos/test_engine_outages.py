@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from actors.stores.records import IdempotencyKey
 from actors.stores.store import Store
 from registries.contracts.config import LeaseConfig
 from registries.contracts.errors import StoreError
+from tests.chaos.database_outages import shuffled_outages
 from tests.chaos.engine.checker import TENANT, calls_in, problems_of
 from tests.chaos.engine.runs import config_for, new_run, reference_result, run_id_of, spec_for
 from tests.chaos.engine.scale import scaled
@@ -35,38 +35,16 @@ LEASES = {
 }
 
 
-async def _shut_down(server: OwnServer, away_s: float) -> None:
-    """Without a word to anybody (immediate mode)."""
-    await asyncio.to_thread(server.stop, signal.SIGQUIT)
-    await asyncio.sleep(away_s)
-    await asyncio.to_thread(server.start)
-
-
-async def _kill(server: OwnServer, away_s: float) -> None:
-    await asyncio.to_thread(server.kill)
-    await asyncio.sleep(away_s)
-    await asyncio.to_thread(server.start)
-
-
-async def _freeze(server: OwnServer, away_s: float) -> None:
-    await asyncio.to_thread(server.freeze)
-    await asyncio.sleep(away_s)
-    await asyncio.to_thread(server.thaw)
-
-
-OUTAGE_KINDS = (_shut_down, _kill, _freeze)
-
-
 async def _bring_outages(server: OwnServer, dice: random.Random, stage: Stage) -> None:
     """One after another, of every kind; no engine ends by them."""
-    kinds = [OUTAGE_KINDS[number % len(OUTAGE_KINDS)] for number in range(OUTAGES)]
-    dice.shuffle(kinds)
-    for kind in kinds:
+    for number, outage in enumerate(shuffled_outages(OUTAGES, dice)):
         # Leases are renewed every second: two outages without a renewal between them are one.
         await asyncio.sleep(dice.uniform(2.0, 3.0))
-        away_s = dice.uniform(0.0, LONGEST_S)
-        print(f"{kind.__name__} for {away_s:.2f} s")
-        await kind(server, away_s)
+        # Some of the short ones are over before anybody asks: one is surely long enough to be met.
+        away_s = dice.uniform(0.0, LONGEST_S) if number else LONGEST_S
+        print(f"{outage.__name__} for {away_s:.2f} s")
+        async with outage(server):
+            await asyncio.sleep(away_s)
         assert all(engine.is_alive() for engine in stage.engines)
 
 

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from actors.outputs import outputs_root
 from actors.stores.open_store import open_store
 from registries.contracts.config import RuntimeConfig
 from tests.chaos.engine.checker import TENANT, calls_in, problems_of
+from tests.chaos.engine.process import EngineSpec
 from tests.chaos.engine.runs import config_for, new_run, reference_result, spec_for
 from tests.chaos.engine.stage import all_ended, engines
 from tests.polling import until
@@ -27,18 +27,28 @@ RUNS = 4
 
 
 def freeze(pid: int) -> None:
-    """SIGSTOP; returns when it has stopped."""
+    """SIGSTOP; returns when every thread has stopped.
+
+    Not when the process is shown as stopped, which its first thread is enough for: another one that waits for
+    a lock would still take it, and keep it, when it is given back a moment later.
+    """
     os.kill(pid, signal.SIGSTOP)
-    process = psutil.Process(pid)
-    while process.status() != psutil.STATUS_STOPPED:
+    while any(thread_state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
         time.sleep(0.001)
 
 
-def freeze_between_commits(pid: int, config: RuntimeConfig) -> None:
-    """On SQLite while it neither has nor awaits the lock that orders all writers; see the last test."""
+def thread_state(task: Path) -> str:
+    """One letter, as proc(5) has it after the name, in which anything may stand."""
+    return task.joinpath("stat").read_text().rpartition(") ")[2][0]
+
+
+def freeze_between_acts(pid: int, spec: EngineSpec, config: RuntimeConfig) -> None:
+    """While no call is just beginning (see WatchedKeeper), and, on SQLite, while it neither has nor awaits
+    the lock that orders all writers (see the last test)."""
+    writers = () if config.store_url else (lock_file(config, "turn"), lock_file(config, "lock"))
     with ExitStack() as held:
-        for name in () if config.store_url else ("turn", "lock"):
-            file = held.enter_context(open(lock_file(config, name), "r+"))
+        for path in (*writers, spec.begins_lock):
+            file = held.enter_context(open(path, "r+"))
             fcntl.flock(file, fcntl.LOCK_EX)
         freeze(pid)
 
@@ -74,7 +84,7 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
         await until(lambda: len({call["call"] for call in calls_in(stage.journal)}) >= RUNS, 20)
         zombie = stage.engines[0]
         assert zombie.pid is not None
-        freeze_between_commits(zombie.pid, config)
+        freeze_between_acts(zombie.pid, stage.spec, config)
         try:
             stage.wanted = 2
             await all_ended(store, run_ids, 60)

@@ -25,18 +25,45 @@ LONG = {"creator": "patient", "challenger": "patient", "refiner": "patient"}
 """17 s a node: such a run takes longer than Serve lets a replica live that it has told to stop."""
 
 
-def deploy_runner(config: RuntimeConfig, more_slots: int) -> None:
+async def deploy_runner(config: RuntimeConfig, more_slots: int) -> None:
     """A new version of the runner alone: the front door's stays what it is, from the second time on."""
-    from ray import serve
+    await asyncio.to_thread(_hand_over, config, more_slots)
+    state = ""
+
+    async def is_running() -> bool:
+        nonlocal state
+        state = await asyncio.to_thread(_application_state)
+        return state.startswith("RUNNING")
+
+    try:
+        await until(is_running, 60, every_s=0.5)
+    except TimeoutError:
+        raise AssertionError(f"the new version does not run: {state}") from None
+
+
+def _hand_over(config: RuntimeConfig, more_slots: int) -> None:
+    from ray.serve import RunTarget, run_many
 
     from actors.flow_runner import flow_runner_app
     from serve_app.ingress import ingress_deployment
 
-    changed = config.model_copy(update={"runner_max_ongoing": config.runner_max_ongoing + more_slots})
+    # One replica: the runs of this test shall all be held by the one that is stopped.
+    slots = config.runner_max_ongoing + more_slots
+    changed = config.model_copy(update={"runner_max_ongoing": slots, "runner_max_replicas": 1})
     # Without a version Serve takes every deployment of an application for changed.
     front = ingress_deployment(config).options(version="the same", _internal=True)
     application: Any = front.bind(config.model_dump_json(), flow_runner_app(changed))
-    serve.run(application, name="parley", route_prefix="/")
+    # Not serve.run: it waits without an end for replicas that do not come.
+    target = RunTarget(application, name="parley", route_prefix="/")
+    run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def _application_state() -> str:
+    from ray import serve
+
+    application = serve.status().applications["parley"]
+    parts = {name: (d.status, d.message, d.replica_states) for name, d in application.deployments.items()}
+    return f"{application.status.value} {application.message} {parts}"
 
 
 async def streamed(client: AsyncClient, request: RunRequest) -> list[RunEvent]:
@@ -44,7 +71,7 @@ async def streamed(client: AsyncClient, request: RunRequest) -> list[RunEvent]:
 
 
 async def test_runs_of_a_runner_that_serve_stops_count_no_death(driver: RunningCluster) -> None:
-    await asyncio.to_thread(deploy_runner, driver.config, 1)
+    await deploy_runner(driver.config, 1)
     await until(lambda: len(processes(driver, RUNNER)) == 1, 90, every_s=0.2)
     (stopped,) = processes(driver, RUNNER)
     reattached: list[str] = []
@@ -66,7 +93,7 @@ async def test_runs_of_a_runner_that_serve_stops_count_no_death(driver: RunningC
         await long.order(3)
         await until(all_held, 30, every_s=0.2)
         told_at = time.monotonic()
-        await asyncio.to_thread(deploy_runner, driver.config, 2)
+        await deploy_runner(driver.config, 2)
         while stopped.is_running() and time.monotonic() - told_at < 60:
             await short.order(1)
             await asyncio.sleep(1.0)

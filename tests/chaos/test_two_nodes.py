@@ -1,8 +1,9 @@
-"""A runtime of two nodes on PostgreSQL: the database goes away for some seconds, then a node for good."""
+"""A runtime of two nodes on PostgreSQL: the database goes away, again and again, then a node for good."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections import Counter
@@ -15,9 +16,12 @@ import httpx
 import pytest
 
 from tests.chaos.background_runs import BackgroundRuns, held_by
+from tests.chaos.database_outages import shuffled_outages
 from tests.chaos.engine.scale import scaled
+from tests.chaos.keyed_orders import KeyedOrders
 from tests.chaos.second_node import SecondNode, fill_the_head, serve_on_the_head_only
 from tests.chaos.test_kills import processes
+from tests.machine_pace import paced
 from tests.own_server import OwnServer
 from tests.polling import until
 from tests.postgres_server import own_postgres
@@ -25,8 +29,13 @@ from tests.runtime_cluster import RunningCluster, running_cluster
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 RUNNER = "ServeReplica:parley:FlowRunner"
+INGRESS = "ServeReplica:parley:Ingress"
 SLOTS = 8
 AWAY_S = 4.0
+CLIENTS, LONGEST_S = 16, 5.0
+OUTAGES, WAVE = scaled(5, 25), scaled(6, 10)
+RUNS = 2 * OUTAGES * WAVE
+"""One wave before each outage, one while it lasts: 60 runs, or 500."""
 MODELS = dict.fromkeys(("creator", "challenger", "refiner"), "slow")
 
 
@@ -59,7 +68,7 @@ def nodes() -> Iterator[Nodes]:
 
 def await_ready(cluster: RunningCluster) -> None:
     """Everything that the configuration asks for has its place."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + paced(60)
     while httpx.get(f"{cluster.base_url}/api/ready", headers=cluster.headers).status_code != 200:
         assert time.monotonic() < deadline, "the runtime is not ready"
         time.sleep(0.1)
@@ -116,19 +125,53 @@ async def test_the_database_goes_away_under_load(nodes: Nodes, session: aiohttp.
     assert not dead, f"processes exited: {dead}"
 
 
+@pytest.mark.timeout(scaled(240, 900))
+async def test_the_database_goes_away_at_random_under_load(
+    nodes: Nodes, session: aiohttp.ClientSession, dice: random.Random
+) -> None:
+    """Everything is counted in orders, so that a slow machine meets as many outages as a fast one."""
+    # Of this test alone: the runtime has others' runs.
+    conversation = {"conversation_id": "outages", "deadline_s": 900}
+    runs = BackgroundRuns(nodes.cluster, session, models=MODELS, **conversation)
+    reference = await runs.reference()
+    orders = KeyedOrders(session, runs.body)
+    before = serving(nodes)
+    async with orders.clients(CLIENTS):
+        for outage in shuffled_outages(OUTAGES, dice):
+            # Some of the wave are in, and others on their way, when it begins.
+            moment = len(orders.accepted) + dice.randint(0, WAVE)
+            orders.deal(WAVE)
+            await until(partial(has_grown, orders.accepted, moment), 60)
+            away_s = dice.uniform(0.0, LONGEST_S)
+            print(f"{outage.__name__} for {away_s:.2f} s after {len(orders.accepted)} runs")
+            async with outage(nodes.database):
+                orders.deal(WAVE)
+                await asyncio.sleep(away_s)
+    print(f"{orders.refused} refused, {orders.cut} cut, {orders.replayed} were in at an earlier try")
+    runs.accepted += orders.accepted.values()
+    await runs.until_ended(scaled(90, 400), statuses={"completed"})
+    assert orders.wrong == []
+    assert orders.refused > 0, "no outage met a client"
+    assert await runs.problems(reference) == []
+    assert len(set(runs.accepted)) == len(runs.accepted) == RUNS
+    made = await runs_in(session, "outages")
+    assert made - set(runs.accepted) == {reference["run_id"]}, "an order made a second run"
+    assert before.items() <= serving(nodes).items(), "processes exited"
+
+
 async def test_runs_of_a_node_that_is_gone_go_on_at_the_other(
     nodes: Nodes, session: aiohttp.ClientSession
 ) -> None:
     runs = BackgroundRuns(nodes.cluster, session, models=MODELS)
     reference = await runs.reference()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(paced(60)):
         while not (there := runners_on(nodes)):
             # Enough in the queue that a second runner is wanted.
             if await runs.open() < 4 * SLOTS:
                 await runs.order(SLOTS)
             await asyncio.sleep(0.2)
     held = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(paced(30)):
         while (held := await held_by(nodes.cluster, there)) < SLOTS // 2:
             await runs.order(SLOTS // 2)
     removed = nodes.second.remove()
@@ -148,3 +191,22 @@ def has_grown(items: Sized, to: int) -> bool:
 def runners_on(nodes: Nodes) -> set[int]:
     """Process ids of the runners on the second node."""
     return {process.pid for process in processes(nodes.cluster, RUNNER) if nodes.second.has(process)}
+
+
+def serving(nodes: Nodes) -> dict[int, str]:
+    """Process ids and titles of the front doors and the runners."""
+    return {process.pid: title for title in (INGRESS, RUNNER) for process in processes(nodes.cluster, title)}
+
+
+async def runs_in(session: aiohttp.ClientSession, conversation: str) -> set[str]:
+    """Ids of every run of a conversation."""
+    found: set[str] = set()
+    asked = {"limit": "200", "conversation_id": conversation}
+    while True:
+        async with session.get("/api/runs", params=asked) as answer:
+            assert answer.status == 200, await answer.text()
+            page = await answer.json()
+        found |= {row["run_id"] for row in page["runs"]}
+        if page["next_cursor"] is None:
+            return found
+        asked["cursor"] = page["next_cursor"]

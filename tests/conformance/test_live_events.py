@@ -25,6 +25,7 @@ from serve_app.event_tail import EventTail
 from serve_app.live_feed import LiveFeed
 from serve_app.run_topic import RunTopic
 from tests.conformance.stores.sample_runs import take, write
+from tests.machine_pace import paced
 from tests.polling import until
 
 TOKEN = "node.token"
@@ -121,7 +122,7 @@ async def test_a_new_reader_does_not_wait_for_the_others_silence(
         await until(lambda f=fresh: bool(f.events), 5, every_s=0.002)
         took.append(loop.time() - started)
         await fresh.end()
-    assert sorted(took)[2] < 0.1
+    assert sorted(took)[2] < paced(0.1)
     await silent.end()
 
 
@@ -134,8 +135,7 @@ async def test_a_slow_reader_loses_the_oldest_and_the_stream_is_bounded(
     writer.publish("r1", [event(1)])
     assert [e.seq for e in await first] == [1]
     for start in range(2, 5002, 500):
-        writer.publish("r1", [event(seq) for seq in range(start, start + 500)])
-        await until(lambda: not writer._outbox, 5)
+        await _publish_surely(writer, [event(seq) for seq in range(start, start + 500)])
     await until(lambda: _position(reader) == (5001, 0), 10)
     late = [e.seq for e in await anext(batches)]
     assert len(late) == 1000 and late[-1] == 5001
@@ -304,6 +304,21 @@ async def test_a_url_that_cannot_be_read_is_named_and_not_shown() -> None:
 async def _has(tier: RedisHotTier, seq: int, run_id: str = "r1", after: int = 0) -> bool:
     found = (await tier.read({run_id: after})).get(run_id, [])
     return bool(found) and found[-1].seq == seq
+
+
+async def _publish_surely(writer: RedisHotTier, events: list[RunEvent]) -> None:
+    """A sending that Redis does not answer in time is given up, and its news are dropped: tell them again."""
+    stream, newest = writer._keys.events("r1"), f"{events[-1].seq}-0".encode()
+
+    async def has_arrived() -> bool:
+        found = await writer._writer.xrevrange(stream, count=1)
+        if found and found[0][0] == newest:
+            return True
+        if not writer._outbox:
+            writer.publish("r1", events)
+        return False
+
+    await until(has_arrived, 10)
 
 
 def _counted(ask: Any, asked: Counter[str], name: str) -> Any:

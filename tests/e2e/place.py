@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from actors.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -107,15 +108,6 @@ class Place:
 def all_listeners() -> set[int]:
     """Every port that anybody listens on."""
     return {c.laddr.port for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free at this moment, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    numbers = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return numbers
 
 
 def sse(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -30,6 +30,11 @@ def readme_commands() -> list[Command]:
     return [_command(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def commands(how: How) -> list[Command]:
+    """Those that are run in one way."""
+    return [command for command in readme_commands() if command.how == how]
+
+
 def classify(text: str) -> How:
     """How a line is run: in the common session unless it says otherwise."""
     if text.startswith(_DRY):

@@ -1,84 +1,26 @@
-"""Every command in the README, typed as it stands there, on the machine that the test runs on."""
+"""Every command in the README, typed as it stands there, on the machine that the test runs on.
+
+Those of its one session are typed in test_two_commands.py, where that runtime runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from actors.engines.script import Script, ScriptedAnswer
 from actors.engines.scripted_server import ScriptedServer
 from serve_app.settings import load_settings
 from tests.conformance.tiny_model import make_tiny_model
-from tests.e2e.readme_commands import ROOT, Command, readme_commands
-from tests.e2e.test_wheel import free_port
+from tests.e2e.newcomer import Newcomer
+from tests.e2e.readme_commands import ROOT, Command, commands, readme_commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-_ASSIGNMENT = re.compile(r"([A-Z]+)=\$\(.*\)$")
-
-
-class Newcomer:
-    """Types commands in a checkout: a home and ports of their own instead of ~ and the defaults."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = free_port()
-        self.dashboard_port = free_port()
-        self.preamble: list[str] = []
-
-    def type(self, text: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run one line; variables that it sets stay for the next ones."""
-        line = text.replace("localhost:8001", f"localhost:{self.port}").replace(
-            ":8265", f":{self.dashboard_port}"
-        )
-        line = line.replace("/tmp/evaluation", str(self.home / "evaluation"))
-        kept = _ASSIGNMENT.match(text)
-        shown = [f'printf %s "${kept[1]}"'] if kept else []
-        script = "\n".join(["set -euo pipefail", *self.preamble, line, *shown])
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=ROOT,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        if kept:
-            # Its value, for the command behind it may begin another run.
-            self.preamble.append(f"{kept[1]}={shlex.quote(done.stdout)}")
-        return done
-
-    def environment(self) -> dict[str, str]:
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("PARLEY_HOME", "PARLEY_API", "RAY_"))
-        }
-        return {
-            **kept,
-            "HOME": str(self.home),
-            "PARLEY_HOME": str(self.home / ".parley"),
-            "PORT": str(self.port),
-            "PARLEY_DASHBOARD_PORT": str(self.dashboard_port),
-            "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
-        }
-
-    def processes(self) -> list[psutil.Process]:
-        """What runs with this newcomer's home in its environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("PARLEY_HOME") == str(self.home / ".parley"):
-                    found.append(process)
-            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return found
 
 
 @pytest.fixture
@@ -88,35 +30,9 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     someone.type("parley down")
 
 
-def commands(how: str) -> list[Command]:
-    return [command for command in readme_commands() if command.how == how]
-
-
 def test_every_kind_of_command_is_there() -> None:
     kinds = {command.how for command in readme_commands()}
     assert kinds == {"session", "dry", "own_model", "own_url", "scratch", "stop"}
-
-
-def test_the_session_of_the_readme(newcomer: Newcomer) -> None:
-    printed: list[tuple[str, str]] = []
-    for command in commands("session"):
-        done = newcomer.type(command.text)
-        said = f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        assert done.returncode == command.exit_code, said
-        printed.append((command.text, done.stdout))
-    assert "48 + 37 = 85" in "".join(text for line, text in printed if line.startswith("parley"))
-    whole = next(text for line, text in printed if line.startswith("curl") and "challenge" in line)
-    assert json.loads(whole)["status"] == "completed"
-    streamed = next(text for line, text in printed if line.startswith("curl -sN"))
-    assert "event: node.token" in streamed and "event: run.completed" in streamed
-    begun = [text for line, text in printed if line.startswith("RUN=")]
-    shown = [json.loads(newcomer.type(f"parley runs show {run_id} --json").stdout) for run_id in begun]
-    assert {run["status"] for run in shown} == {"completed"}
-    happened = {event["type"] for run in shown for event in run["execution_log"]}
-    assert {"run.waiting", "run.resumed", "run.failed", "run.restarted"} <= happened
-    for command in commands("stop"):
-        assert newcomer.type(command.text).returncode == 0
-    assert newcomer.processes() == []
 
 
 @pytest.mark.parametrize("command", commands("dry"), ids=lambda command: command.text)

@@ -1,4 +1,4 @@
-"""`make run` and `make stop` as a newcomer types them, and what curl gets between them."""
+"""`make run` and `make stop` as a newcomer types them; between them curl, and the session of the README."""
 
 from __future__ import annotations
 
@@ -11,23 +11,36 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.newcomer import Newcomer
 from tests.e2e.place import Place, all_listeners, sse
+from tests.e2e.readme_commands import commands
+from tests.machine_pace import paced
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 QUESTION = "What is 48 + 37?"
 FLOWS = ("linear", "challenge", "multi_perspective")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("newcomer") / "home")
-    yield made
-    made.type("parley down")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
+    someone = Newcomer(tmp_path_factory.mktemp("newcomer"))
+    yield someone
+    someone.type("parley down")
 
 
 @pytest.fixture(scope="module")
-def first_run(place: Place) -> str:
-    return place.good("make -s run")
+def place(newcomer: Newcomer) -> Place:
+    return newcomer.place
+
+
+@pytest.fixture(scope="module")
+def first_run(newcomer: Newcomer) -> str:
+    """What the README's first line prints on a machine where nothing runs."""
+    first, *_ = commands("session")
+    assert first.text == "make run"
+    done = newcomer.type(first.text)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_make_run_shows_a_deliberation_and_where_to_go_next(place: Place, first_run: str) -> None:
@@ -48,7 +61,7 @@ def test_a_second_make_run_takes_seconds_and_takes_another_question(place: Place
     begun = time.monotonic()
     done = place.type("make -s run", PROMPT="Why is the sky blue?", FLOW="linear")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < paced(20)
     assert "linear: Why is the sky blue?" in done.stdout
     assert "outside what" in done.stderr
     assert done.stdout.count("answer ") >= 1
@@ -142,6 +155,8 @@ def test_the_commands_agree_with_the_api(place: Place, first_run: str) -> None:
 
 def test_a_killed_vllm_replica_comes_back_by_itself(place: Place, first_run: str) -> None:
     """Meanwhile every answer is right or an error of ours, and no engine is left behind."""
+    # `make run` waits for the model that it asks; a replica that still loads has no engine yet.
+    wait_until_ready(place, "nano-s", 150)
     (victim,) = titled(place, "ray::ServeReplica:model-nano-s:")
     engines = len(titled(place, "EngineCore"))
     victim.kill()
@@ -161,6 +176,13 @@ def test_a_killed_vllm_replica_comes_back_by_itself(place: Place, first_run: str
     print(f"nano-s answered again {time.monotonic() - killed_at:.0f} s after its replica was killed")
 
 
+def wait_until_ready(place: Place, part: str, timeout_s: float) -> None:
+    ends_at = time.monotonic() + paced(timeout_s)
+    while (state := json.loads(place.curl("/api/ready")[1])["parts"][part])["state"] != "ready":
+        assert time.monotonic() < ends_at, state
+        time.sleep(0.5)
+
+
 def titled(place: Place, title: str) -> list[psutil.Process]:
     """This runtime's processes with these words in their command line."""
     found = []
@@ -175,13 +197,36 @@ def titled(place: Place, title: str) -> list[psutil.Process]:
     return found
 
 
-def test_make_stop_leaves_no_process_and_no_port(place: Place, first_run: str) -> None:
+def test_the_session_of_the_readme(newcomer: Newcomer, first_run: str) -> None:
+    """Its first line finds the runtime that the same line has started for this module."""
+    printed: list[tuple[str, str]] = []
+    for command in commands("session"):
+        typed_at = time.monotonic()
+        done = newcomer.type(command.text)
+        print(f"{time.monotonic() - typed_at:6.1f} s  {command.text}")
+        said = f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert done.returncode == command.exit_code, said
+        printed.append((command.text, done.stdout))
+    assert "48 + 37 = 85" in "".join(text for line, text in printed if line.startswith("parley"))
+    whole = next(text for line, text in printed if line.startswith("curl") and "challenge" in line)
+    assert json.loads(whole)["status"] == "completed"
+    streamed = next(text for line, text in printed if line.startswith("curl -sN"))
+    assert "event: node.token" in streamed and "event: run.completed" in streamed
+    begun = [text for line, text in printed if line.startswith("RUN=")]
+    shown = [json.loads(newcomer.type(f"parley runs show {run_id} --json").stdout) for run_id in begun]
+    assert {run["status"] for run in shown} == {"completed"}
+    happened = {event["type"] for run in shown for event in run["execution_log"]}
+    assert {"run.waiting", "run.resumed", "run.failed", "run.restarted"} <= happened
+
+
+def test_make_stop_leaves_no_process_and_no_port(newcomer: Newcomer, place: Place, first_run: str) -> None:
     ours = place.listening()
     assert place.port in ours and place.dashboard_port in ours and place.processes()
+    (command,) = commands("stop")
     begun = time.monotonic()
-    place.good("make -s stop")
-    assert time.monotonic() - begun < 15
-    assert place.processes() == []
+    assert newcomer.type(command.text).returncode == 0
+    assert time.monotonic() - begun < paced(15)
+    assert place.processes() == [] and newcomer.processes() == []
     assert not ours & all_listeners()
     assert "nothing to stop" in place.good("make -s stop")
     assert place.type("parley status").returncode == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import zipfile
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from actors.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"serve_app", "actors", "flows", "registries"}
@@ -35,7 +36,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = tmp_path_factory.mktemp("empty") / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     subprocess.run(
-        [venv / "bin" / "python", "-m", "pip", "-qq", "install", "-c", ROOT / "constraints.txt", wheel],
+        [
+            *(venv / "bin" / "python", "-m", "pip", "-qq", "install"),
+            # Most of it is never imported; what is gets compiled then.
+            *("--no-compile", "-c", ROOT / "constraints.txt", wheel),
+        ],
         check=True,
     )
     return venv
@@ -124,9 +129,3 @@ def clean_environment(home: Path) -> dict[str, str]:
         if name in {"PATH", "LANG", "LC_ALL", "TERM"} or name.startswith("PIP_")
     }
     return {**kept, "HOME": str(home), "PARLEY_HOME": str(home / ".parley")}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

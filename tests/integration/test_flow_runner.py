@@ -14,6 +14,7 @@ import pytest
 from actors.stores.open_store import open_store
 from registries.contracts.errors import NotFound
 from registries.contracts.runs import TERMINAL_EVENTS, RunEvent, RunOrder, RunRequest, RunResult
+from tests.machine_pace import paced
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
@@ -84,7 +85,7 @@ async def test_the_deadline_ends_a_run_with_its_nodes(runner: Any) -> None:
     assert result.status == "failed" and result.error is not None
     assert result.error.code == "budget_exceeded"
     assert {"creator", "challenger"} <= {node.id for node in result.nodes}
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < paced(4)
 
 
 async def test_cancel_reaches_the_run_on_any_replica(runner: Any, driver: RunningCluster) -> None:

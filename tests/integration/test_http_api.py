@@ -6,42 +6,15 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
+from tests.integration.front_door_client import QUESTION, running_calls, wait_for
 from tests.runtime_cluster import RunningCluster
 from tests.unit.serve_app.front_door import events_of
-
-QUESTION = "What is 48 + 37?"
-
-
-@pytest.fixture(scope="module")
-def http(cluster: RunningCluster) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=cluster.base_url, headers=cluster.headers, timeout=60, trust_env=False
-    ) as client:
-        wait_for(lambda: client.get("/api/ready").status_code == 200, 90)
-        yield client
-
-
-def wait_for(condition: Callable[[], bool], within_s: float) -> float:
-    """Poll; the seconds it took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < within_s, "the condition did not come true in time"
-        time.sleep(0.05)
-    return time.monotonic() - started
-
-
-def running_calls(http: httpx.Client, model: str) -> int:
-    """Requests in the slots of that model's engine; -1 while its replica has not reported."""
-    app = http.get("/api/system").json()["deployments"][f"model-{model}"]
-    reports = app["deployments"]["ModelReplica"].get("reports")
-    return sum(report["running"] for report in reports) if reports else -1
 
 
 def test_direct_mode_whole_and_streamed(http: httpx.Client) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.integration.test_http_api import QUESTION, running_calls, wait_for
+from tests.integration.front_door_client import QUESTION, front_door_client, running_calls, wait_for
 from tests.runtime_cluster import running_cluster
 from tests.unit.serve_app.front_door import events_of
 
@@ -16,11 +16,8 @@ from tests.unit.serve_app.front_door import events_of
 def http() -> Iterator[httpx.Client]:
     with (
         running_cluster(haproxy=False, models=("fast", "endless"), expert_workers=0) as running,
-        httpx.Client(
-            base_url=running.base_url, headers=running.headers, timeout=60, trust_env=False
-        ) as client,
+        front_door_client(running) as client,
     ):
-        wait_for(lambda: client.get("/api/ready").status_code == 200, 90)
         yield client
 
 

@@ -17,6 +17,7 @@ from tests.runtime_cluster import RunningCluster
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 STALE_AFTER_S = 6.0
 """Beyond the four seconds (two report intervals) for which Ray's agent keeps a gauge that nobody repeats."""
+COUNTED = frozenset({"run_status_total", "orchestration_duration_seconds_count", "tokens_total"})
 
 
 def samples_of(cluster: RunningCluster) -> Samples:
@@ -40,8 +41,24 @@ def has(samples: Samples, name: str, **labels: str) -> bool:
     return any(found == name and wanted <= have for found, have in samples)
 
 
+async def settled_samples(cluster: RunningCluster) -> Samples:
+    """The page once nothing is counted any more: what runs have done by now may reach it seconds later."""
+    page: Samples = {}
+    since = time.monotonic()
+
+    def unchanged() -> bool:
+        nonlocal page, since
+        now = {key: value for key, value in samples_of(cluster).items() if key[0] in COUNTED}
+        if now != page:
+            page, since = now, time.monotonic()
+        return time.monotonic() - since > STALE_AFTER_S
+
+    await until(unchanged, 60, every_s=0.5)
+    return samples_of(cluster)
+
+
 async def test_runs_models_and_tokens_are_counted_once(cluster: RunningCluster, runner: Any) -> None:
-    before = samples_of(cluster)
+    before = await settled_samples(cluster)
     for flow in ("challenge", "challenge", "multi_perspective"):
         await collect(runner, order(flow, target="85"))
 
@@ -58,6 +75,7 @@ async def test_runs_models_and_tokens_are_counted_once(cluster: RunningCluster, 
         return done and experts and gained("tokens_total", model="fast", direction="completion") > 0
 
     await until(counted, 30, every_s=0.5)
+    now = await settled_samples(cluster)
     assert gained("workflow_executions_total", workflow_type="challenge") == 2
     assert gained("workflow_executions_total", workflow_type="multi_perspective") == 1
     assert gained("workflow_duration_seconds_count", workflow_type="challenge") == 2

@@ -6,14 +6,13 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
-from tests.integration.test_http_api import QUESTION, running_calls, wait_for
+from tests.integration.front_door_client import QUESTION, running_calls, wait_for
 from tests.runtime_cluster import RunningCluster
 from tests.unit.serve_app.front_door import events_of
 
@@ -21,15 +20,6 @@ ASK = {"prompt": QUESTION, "flow_type": "challenge"}
 SLOW = {**ASK, "models": {"creator": "slow-start"}}
 """Its first node takes some seconds."""
 ENDED = ("completed", "failed", "cancelled")
-
-
-@pytest.fixture(scope="module")
-def http(cluster: RunningCluster) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=cluster.base_url, headers=cluster.headers, timeout=60, trust_env=False
-    ) as client:
-        wait_for(lambda: client.get("/api/ready").status_code == 200, 90)
-        yield client
 
 
 def make(http: httpx.Client, **values: Any) -> str:

@@ -7,12 +7,16 @@ kills itself (SIGKILL) at the boundary that its ``Fate`` names, so that every bo
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import fcntl
 import json
 import logging
 import os
 import signal
+import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +36,7 @@ from actors.telemetry.sinks import NullSink
 from flows.builder import FlowGraphs
 from flows.node_context import NodePorts
 from flows.nodes import run_payload
-from flows.ports import EventSink
+from flows.ports import EventSink, Generator
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.generation import GenerationChunk, GenerationRequest, GenerationResult
@@ -52,6 +56,10 @@ Boundary = Literal[
     "terminal_after",
 ]
 BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
+SIBLINGS: frozenset[Boundary] = frozenset({"writes_before", "writes_after"})
+"""Reached where nodes run side by side: in a chain a node's writes are in the checkpoint's commit, as it."""
+CHAIN: tuple[Boundary, ...] = tuple(boundary for boundary in BOUNDARIES if boundary not in SIBLINGS)
+"""Those that every run reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,16 @@ class EngineSpec:
     def dump(self) -> str:
         """As JSON, for a command line."""
         return json.dumps(asdict(self))
+
+    def deaths(self) -> Counter[str]:
+        """How often engines have killed themselves, by boundary."""
+        path = Path(f"{self.journal}.deaths")
+        return Counter(path.read_text(encoding="utf-8").split() if path.exists() else ())
+
+    @property
+    def begins_lock(self) -> Path:
+        """See WatchedKeeper."""
+        return Path(f"{self.journal}.begins")
 
     @classmethod
     def load(cls, text: str) -> EngineSpec:
@@ -169,17 +187,35 @@ class JournalledModels:
         os.write(self._journal, (line + "\n").encode())
 
 
+class WatchedKeeper(LeaseKeeper):
+    """Holds ``begins_lock`` from each look at a lease to the end of the step of the event loop that looks.
+
+    A call that looks is begun, and in the journal, in that same step. Whoever stops this process while it
+    has the lock itself therefore stops no call between its look and its beginning, which is the one thing
+    that no runner can rule out.
+    """
+
+    def __init__(self, *parts: Any, begins_lock: Path) -> None:
+        super().__init__(*parts)
+        self._begins = os.open(begins_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def is_sure(self, lease: Lease) -> bool:
+        fcntl.flock(self._begins, fcntl.LOCK_SH)
+        asyncio.get_running_loop().call_soon(fcntl.flock, self._begins, fcntl.LOCK_UN)
+        return super().is_sure(lease)
+
+
 class InlinePlacement:
     """Experts in this process: placement by tasks is Ray's, and tested with Ray."""
 
-    def __init__(self, events: EventSink, models: JournalledModels, catalog: Catalog) -> None:
+    def __init__(self, events: EventSink, generator: Generator, catalog: Catalog) -> None:
         self._events = events
-        self._models = models
+        self._generator = generator
         self._catalog = catalog
 
     async def run_node(self, payload: Mapping[str, Any]) -> NodeResult:
         ports = NodePorts(
-            generator=self._models,
+            generator=self._generator,
             events=self._events,
             resources=FakeResources(),
             history=FakeHistory(),
@@ -204,13 +240,13 @@ async def run_engine(spec: EngineSpec) -> None:
         store=store,
         graphs=FlowGraphs(catalog),
         metrics=metrics,
-        placement=lambda events: InlinePlacement(events, models, catalog),
+        placement=lambda events, generator, check_held: InlinePlacement(events, generator, catalog),
         resources=GpuResources(6.0),
         outputs_root=Path(config.home) / "outputs",
         linger_s=lambda: 0.02,
     )
     loop = asyncio.get_running_loop()
-    keeper = LeaseKeeper(store.open_renewer(), config.lease.ttl_s, loop)
+    keeper = WatchedKeeper(store.open_renewer(), config.lease.ttl_s, loop, begins_lock=spec.begins_lock)
     keeper.start()
     register = RunRegister(parts, keeper, spec.slots, catalog.flows.get, lambda: queue.wake())
     queue = RunQueue(
@@ -236,5 +272,7 @@ async def run_engine(spec: EngineSpec) -> None:
 
 
 def _tell_tasks() -> None:
+    print(f"engine {os.getpid()}:", file=sys.stderr)
     for task in asyncio.all_tasks():
         task.print_stack()
+    faulthandler.dump_traceback()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from registries.loader import load_catalog
 from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.process import EngineSpec
 from tests.chaos.engine.stage import Stage, all_ended, engines
+from tests.machine_pace import paced
 
 CATALOG = load_catalog()
 
@@ -67,11 +69,14 @@ async def runs_under_kills(
     """At least so many runs, and as many more as it takes until there was ``enough``; all have ended."""
     run_ids: list[str] = []
     more = runs
-    async with asyncio.timeout(timeout_s):
+    begun = time.monotonic()
+    # A little later than the wait itself gives up: that one says which runs have not ended.
+    async with asyncio.timeout(paced(timeout_s) + 5):
         while more:
             numbers = range(len(run_ids), len(run_ids) + more)
             run_ids += [(await store.accept(new_run(number, flow))).run_id for number in numbers]
-            await all_ended(store, run_ids[-more:], timeout_s)
+            left_s = timeout_s - (time.monotonic() - begun) / paced(1.0)
+            await all_ended(store, run_ids[-more:], left_s)
             more = 0 if enough() else 20
     return run_ids
 

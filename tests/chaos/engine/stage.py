@@ -25,17 +25,13 @@ from actors.stores.store import Store
 from registries.contracts.runs import TERMINAL_STATUSES
 from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.process import EngineSpec, Fate, run_engine
+from tests.machine_pace import paced
 
 _POLL_S = 0.02
-UNBORN_S = 10.0
-"""An engine writes its first line some tens of milliseconds after its fork."""
 
 
 def _engine_main(spec_text: str) -> None:
     spec = EngineSpec.load(spec_text)
-    ready = os.open(f"{spec.journal}.ready", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(ready, f"{os.getpid()}\n".encode())
-    os.close(ready)
     sys.stdout = sys.stderr
     faulthandler.enable()
     asyncio.run(run_engine(spec))
@@ -52,8 +48,6 @@ class Stage:
         self.wanted = engines
         self._fates = list(fates)
         self._seen: list[psutil.Process] = []
-        self._begun: dict[int, float] = {}
-        self._born: set[int] = set()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.chaos.engine.stage"])
 
@@ -68,7 +62,6 @@ class Stage:
         engine.start()
         self.started += 1
         assert engine.pid is not None
-        self._begun[engine.pid] = time.monotonic()
         self.engines.append(engine)
         with suppress(psutil.NoSuchProcess):
             self._seen.append(psutil.Process(engine.pid))
@@ -79,7 +72,6 @@ class Stage:
         while True:
             for engine in list(self.engines):
                 if engine.is_alive():
-                    self._replace_unborn(engine)
                     continue
                 self.engines.remove(engine)
                 if engine.exitcode == -signal.SIGKILL:
@@ -89,22 +81,6 @@ class Stage:
             while len(self.engines) < self.wanted:
                 self.start_one()
             await asyncio.sleep(_POLL_S)
-
-    def _replace_unborn(self, engine: BaseProcess) -> None:
-        """End a process that never came to its first line: forked while a thread held a lock of the parent's.
-
-        The forkserver has threads when coverage is measured. It is no engine yet, and its end is no kill.
-        """
-        pid = engine.pid
-        if pid is None or pid in self._born or time.monotonic() - self._begun[pid] < UNBORN_S:
-            return
-        ready = Path(f"{self.spec.journal}.ready")
-        self._born |= {int(line) for line in ready.read_text().split()} if ready.exists() else set()
-        if pid not in self._born:
-            print(f"process {pid} never began; another one takes its place")
-            self.engines.remove(engine)
-            engine.kill()
-            engine.join(5)
 
     def kill_all(self) -> None:
         """SIGKILL for every engine at once."""
@@ -123,17 +99,22 @@ class Stage:
         for engine in self.engines:
             await asyncio.to_thread(engine.join, 10)
             if engine.is_alive():
-                # It says in stderr where its tasks and threads are.
+                await self.tell_tasks()
                 assert engine.pid is not None
-                os.kill(engine.pid, signal.SIGUSR1)
-                await asyncio.sleep(0.5)
                 os.kill(engine.pid, signal.SIGABRT)
                 engine.join(5)
                 raise AssertionError("an engine did not end when it was told to")
         assert not (left := self.orphans()), f"processes that outlived their engines: {left}"
 
+    async def tell_tasks(self) -> None:
+        """Let every engine say on stderr, which a failed test shows, where its tasks and threads are."""
+        for engine in self.engines:
+            if engine.pid is not None and engine.is_alive():
+                os.kill(engine.pid, signal.SIGUSR1)
+        await asyncio.sleep(0.5)
+
     def orphans(self) -> list[psutil.Process]:
-        """Engines that were started here and still live, with whatever they started."""
+        """Engines that were started here and still live; they start no processes of their own."""
         alive = [process for process in self._seen if process.is_running()]
         return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
@@ -152,6 +133,9 @@ async def engines(spec: EngineSpec, count: int, fates: Sequence[Fate] = ()) -> A
     keeping.add_done_callback(lambda done: None if done.cancelled() else body.cancel())
     try:
         yield stage
+    except BaseException:
+        await stage.tell_tasks()
+        raise
     finally:
         keeping.cancel()
         (fault,) = await asyncio.gather(keeping, return_exceptions=True)
@@ -164,7 +148,7 @@ async def engines(spec: EngineSpec, count: int, fates: Sequence[Fate] = ()) -> A
 async def all_ended(store: Store, run_ids: Sequence[str], timeout_s: float) -> None:
     """Wait until every run has ended; AssertionError says which have not, and how far they came."""
     left = set(run_ids)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + paced(timeout_s)
     while left:
         for run_id in list(left):
             run = await store.get(run_id, TENANT)

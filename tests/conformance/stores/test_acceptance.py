@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,16 @@ async def test_a_replay_tells_how_far_the_run_is(store: Store) -> None:
     claimed = await take(store, "r1", key=key())
     await end(store, claimed)
     assert await store.accept(new_run("r2", key=key())) == Accepted("r1", "completed", False, 2)
+
+
+async def test_a_key_can_be_looked_up_without_writing(store: Store) -> None:
+    assert await store.known_run("default", key()) is None
+    claimed = await take(store, "r1", key=key())
+    await end(store, claimed)
+    assert await store.known_run("default", key()) == Accepted("r1", "completed", False, 2)
+    assert await store.known_run("b", key()) is None
+    with pytest.raises(KeyReused):
+        await store.known_run("default", replace(key(), digest="another"))
 
 
 async def test_a_key_with_another_request_is_refused(store: Store) -> None:

@@ -163,6 +163,22 @@ async def test_a_run_that_kills_its_runners_is_parked(store: Store) -> None:
     assert last.type == "run.failed" and last.data["result"] == run["result"] and last.seq == 6
 
 
+async def test_a_run_that_gets_on_is_not_parked_for_what_killed_its_runners(store: Store) -> None:
+    """It only stood beside the one that did: between two deaths a node of it ended."""
+    claimed = await take(store, "r1", ttl_s=DEAD_S)
+    for death in range(1, 8):
+        [claimed] = await claim_next(store, owner=f"runner {death}", ttl_s=DEAD_S)
+        run = await store.get("r1", "default")
+        assert run is not None and run["deaths"] == 1
+        await store.commit(claimed.lease, write(claimed.lease, claimed.last_seq + 1, "node.completed"))
+        run = await store.get("r1", "default")
+        assert run is not None and run["deaths"] == 0
+    # A node that only began is no step: see the test above.
+    await store.commit(claimed.lease, write(claimed.lease, claimed.last_seq + 2, "node.started"))
+    taken = [len(await claim_next(store, owner=f"late {n}", ttl_s=DEAD_S)) for n in range(3)]
+    assert taken == [1, 1, 0]
+
+
 async def test_max_deaths_of_one_parks_at_the_first(store: Store) -> None:
     await take(store, "r1", ttl_s=DEAD_S)
     assert await store.claim("r1", "two", LONG_S, 1) is None
@@ -285,3 +301,14 @@ async def test_a_run_that_cannot_be_read_ends_and_stands_in_nobodys_way(
     damaged = await store.get("r0", "default")
     assert damaged is not None and damaged["status"] == "failed"
     assert "cannot read the run's request" in damaged["result"]["error"]["message"]
+
+
+async def test_a_lease_that_runs_out_while_the_claim_goes_on_is_not_taken_again_by_it(store: Store) -> None:
+    """As for a process stopped in the middle: the first look at the queue ended one run, the second found
+    the other one's fresh lease run out."""
+    for run_id in ("gone", "dead"):
+        await take(store, run_id, ttl_s=0.0)
+    assert await store.cancel("gone", "default") == "running"
+    claimed = await store.claim_next("two", 0.0, 3, 2)
+    assert [run.lease.run_id for run in claimed] == ["dead"]
+    assert await status_of(store, "gone") == "cancelled"

@@ -281,6 +281,8 @@ class RunLives(RuleBasedStateMachine):
         if run.status == "running" and lease.token == run.token:
             self.run_now(act(run, lease))
             run.to(status, *types)
+            if "node.completed" in types:
+                run.deaths = 0
         else:
             self._refused(act(run, lease), LeaseLost)
 

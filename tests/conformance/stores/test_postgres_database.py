@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,12 +14,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from actors.stores.connection_check import check_connections
 from actors.stores.connection_share import ConnectionShare
 from actors.stores.database import Transaction, Work
 from actors.stores.open_database import postgres_name
-from actors.stores.postgres_connection import IDLE_IN_TRANSACTION_S
+from actors.stores.postgres_connection import IDLE_IN_TRANSACTION_S, LOCK_TIMEOUT_S
 from actors.stores.postgres_database import PostgresDatabase
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Conflict, LeaseLost, StoreError, StoreFull, ValidationError
@@ -71,6 +73,9 @@ async def fails_soon(call: Any) -> StoreError:
         await call
     assert time.monotonic() - started < BOUND_S
     assert caught.value.retry_after_s is not None and caught.value.retryable
+    assert caught.value.message.startswith(
+        ("the database cannot be reached", "the connection to the database")
+    )
     return caught.value
 
 
@@ -95,6 +100,94 @@ async def test_one_bad_write_of_a_group_costs_its_neighbours_nothing(database: P
         type(None), type(None), LeaseLost, Conflict, type(None), type(None),
     ]  # fmt: skip
     assert await database.read(jobs) == ["a", "b", "c", "d"]
+
+
+_ADD = "INSERT INTO turns (job, taken_at) VALUES (?, 0.0) ON CONFLICT DO NOTHING"
+_RAISE_HOT = "UPDATE turns SET taken_at = taken_at + 1 WHERE job = 'hot'"
+_RAISES_FOR_EVER = f"""
+import asyncio, sys
+from actors.stores.connection_share import ConnectionShare
+from actors.stores.postgres_database import PostgresDatabase
+
+async def main():
+    database = await PostgresDatabase.open(sys.argv[1], ConnectionShare(2, 6))
+    print("ready", flush=True)
+    while True:
+        await database.write(raise_it, "k")
+
+def raise_it(tx):
+    return tx.changes_one({_RAISE_HOT!r}, ())
+
+asyncio.run(main())
+"""
+
+
+def raise_hot(tx: Transaction) -> bool:
+    return tx.changes_one(_RAISE_HOT, ())
+
+
+def add(job: str, *rows: str) -> Work[str]:
+    """A work that asks nothing, so that it may go in one message with its commit."""
+
+    def work(tx: Transaction) -> str:
+        if not tx.changes_one(_ADD, (job,)):
+            raise LeaseLost(f"{job} was there")
+        tx.executemany("INSERT INTO turns (job, taken_at) VALUES (?, {now})", [(row,) for row in rows])
+        return job
+
+    return work
+
+
+async def test_what_is_taken_for_granted_and_is_not_so_costs_its_neighbours_nothing(
+    database: PostgresDatabase,
+) -> None:
+    """Again and again: what libpq had prepared in a message that failed is not relied on."""
+    for number in range(8):
+        names = [f"{number}.{letter}" for letter in "abcd"]
+        twice, rows = f"{number}.x", [f"{number}.{row}" for row in range(number)]
+        works = [add(names[0]), add(names[1], twice), add(names[0], "lost"), add(names[2], twice)]
+        writes = [database.write(work, "k") for work in [*works, add(names[3], *rows)]]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert [o if isinstance(o, str) else type(o) for o in outcomes] == [
+            names[0], names[1], LeaseLost, Conflict, names[3],
+        ]  # fmt: skip
+        kept = [job for job in await database.read(jobs) if job.startswith(f"{number}.")]
+        assert kept == sorted([names[0], names[1], names[3], twice, *rows])
+    assert "lost" not in await database.read(jobs)
+
+
+async def test_a_work_that_asks_sees_what_came_before_it(database: PostgresDatabase) -> None:
+    works: list[Work[Any]] = [add("a", "row"), jobs, add("b"), jobs]
+    assert await asyncio.gather(*(database.write(work, "k") for work in works)) == [
+        "a", ["a", "row"], "b", ["a", "b", "row"],
+    ]  # fmt: skip
+
+
+async def test_a_large_work_and_small_ones(database: PostgresDatabase) -> None:
+    large = ["x" * 50_000 + str(number) for number in range(30)]
+    works = [add("a"), add("b", *large), add("c", large[0][1:]), add("d")]
+    assert await asyncio.gather(*(database.write(work, "k") for work in works)) == ["a", "b", "c", "d"]
+    assert len(await database.read(jobs)) == 4 + 31
+
+
+async def test_who_is_stopped_while_it_commits_holds_no_rows_for_long(server: OwnServer) -> None:
+    """A batch is at the server whole or not at all: no other waits for one whose process is stopped."""
+    async with database_at(server.url) as database:
+        await database.write(add("hot"))
+        stopped = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _RAISES_FOR_EVER, server.url, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert stopped.stdout is not None
+            assert await asyncio.wait_for(stopped.stdout.readline(), 60) == b"ready\n"
+            for number in range(100):
+                stopped.send_signal(signal.SIGSTOP)
+                assert await asyncio.wait_for(database.write(raise_hot), LOCK_TIMEOUT_S), number
+                stopped.send_signal(signal.SIGCONT)
+                await asyncio.sleep(number % 7 / 2000)
+        finally:
+            stopped.kill()
+            await stopped.wait()
 
 
 async def test_writes_of_one_key_keep_their_order(database: PostgresDatabase) -> None:
@@ -244,7 +337,9 @@ async def test_a_server_that_is_away_is_said_soon_and_found_again(server: OwnSer
             under_way = [asyncio.ensure_future(database.write(mark(f"{how} {n}"), "k")) for n in range(200)]
             await fails_soon(database.read(jobs))
             await fails_soon(database.write(mark(f"while {how}"), "other"))
-            await fails_soon(asyncio.gather(*(database.read(jobs) for _ in range(100))))
+            with capture_logs() as lines:
+                await fails_soon(asyncio.gather(*(database.read(jobs) for _ in range(100))))
+            assert len([line for line in lines if line["event"] == "database_fault"]) < 5
         finally:
             back()
         outcomes = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 10)

@@ -10,17 +10,23 @@ import pytest
 from actors.stores.store import Store
 from registries.contracts.errors import ParleyError
 from registries.contracts.generation import Usage
-from registries.contracts.runs import ErrorFact, Feedback, NodeTimings
+from registries.contracts.runs import INHERITED, ErrorFact, Feedback, NodeTimings
 from tests.conformance.stores.sample_runs import new_run, node_result, result, take, write
 
 DAY_S = 86_400.0
 
 
 async def run_through(
-    store: Store, run_id: str, nodes: list[Any], status: Any = "completed", **changes: Any
+    store: Store,
+    run_id: str,
+    nodes: list[Any],
+    status: Any = "completed",
+    judged: Usage = Usage(),
+    **changes: Any,
 ) -> None:
     claimed = await take(store, run_id, **changes)
-    ended = result(run_id, status, nodes=tuple(nodes))
+    usage = sum((node.usage for node in nodes), judged)
+    ended = result(run_id, status, nodes=tuple(nodes), usage=usage)
     await store.finish(claimed.lease, ended, write(claimed.lease, claimed.last_seq + 1, f"run.{status}"))
 
 
@@ -73,6 +79,17 @@ async def test_parts(store: Store) -> None:
     assert model["satisfaction"] == {"avg": 0.75, "count": 2}
     assert {name: f["runs"] for name, f in shown["by_flow"].items()} == {"challenge": 3, "other": 1}
     assert {name: f["tokens"]["total"] for name, f in shown["by_user"].items()} == {"ann": 45, "eve": 15}
+
+
+async def test_a_judge_counts_and_what_a_fork_took_over_does_not(store: Store) -> None:
+    judged = Usage(prompt_tokens=30, completion_tokens=3, cost_micro_usd=50)
+    await run_through(store, "r1", [call("a", 1.0)], judged=judged)
+    inherited = call("a", 1.0, usage=Usage(), data={INHERITED: "r1"})
+    await run_through(store, "fork", [inherited, call("b", 1.0)])
+    shown = await figures(store)
+    assert shown["totals"]["tokens"] == {"prompt": 50, "completion": 13, "total": 63}
+    assert shown["totals"]["cost_usd"] == pytest.approx(64e-6)
+    assert list(shown["by_model"]) == ["tiny-model"] and shown["by_model"]["tiny-model"]["calls"] == 2
 
 
 async def test_one_user_one_tenant_one_window(store: Store) -> None:

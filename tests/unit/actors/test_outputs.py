@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.outputs import artifact_path, outputs_root, prepare_artifact
+from actors.outputs import artifact_path, outputs_root, prepare_artifact, prune_outputs
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import StoreError, ValidationError
 from registries.contracts.runs import RunRequest, RunResult
@@ -76,3 +77,24 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_relative_folder_is_in_the_home(tmp_path: Path) -> None:
     assert outputs_root(RuntimeConfig(home=str(tmp_path))) == tmp_path / "outputs"
     assert outputs_root(RuntimeConfig(home="/x", outputs_dir=str(tmp_path))) == tmp_path
+
+
+def test_pruning_removes_old_results_and_halves_and_nothing_else(tmp_path: Path) -> None:
+    now, old = 1_000_000.0, 1_000_000.0 - 90 * 86_400
+    assert prune_outputs(tmp_path / "nowhere", 60.0, now) == 0
+    kept, gone, half = (prepare_artifact(tmp_path, RESULT, REQUEST) for _ in range(3))
+    gone.publish()
+    os.utime(gone.path, (old, old))
+    os.utime(half.temporary, (old, old))
+    os.utime(kept.temporary, (now, now))
+    elsewhere, linked = tmp_path / "notes" / "old.json", tmp_path / "linked_flows"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("{}")
+    os.utime(elsewhere, (old, old))
+    linked.symlink_to(elsewhere.parent)
+    notes = gone.path.parent / "why this one matters.txt"
+    notes.write_text("mine")
+    os.utime(notes, (old, old))
+    assert prune_outputs(tmp_path, 60.0, now) == 2
+    assert not gone.path.exists() and not Path(half.temporary).exists()
+    assert Path(kept.temporary).exists() and elsewhere.exists() and notes.exists()

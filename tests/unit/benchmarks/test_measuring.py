@@ -19,6 +19,7 @@ from benchmarks.profile import top_functions
 from benchmarks.stage import DURABLE_FLOW, INLINE_FLOW, INSTANT, SLOW, write_catalog
 from registries.contracts.config import RuntimeConfig
 from registries.loader import load_catalog
+from tests.machine_pace import paced
 
 
 @pytest.fixture
@@ -115,12 +116,13 @@ def test_the_catalog_of_the_bench_loads(tmp_path: Path) -> None:
 
 
 async def test_children_end_with_everything_below_them(tmp_path: Path) -> None:
-    from benchmarks.child import await_http, free_port, running
+    from actors.free_ports import free_port
+    from benchmarks.child import await_http, running
 
     log = tmp_path / "child.log"
     async with running(["sh", "-c", "sleep 60 & sleep 60"], log, os.environ) as process:
         family = [psutil.Process(process.pid)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(paced(10)):
             while len(family) < 3:
                 await asyncio.sleep(0.01)
                 family = [family[0], *family[0].children(recursive=True)]

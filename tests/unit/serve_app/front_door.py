@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,8 +30,10 @@ from registries.contracts.generation import (
     Usage,
 )
 from serve_app.http_api import create_api
+from serve_app.keyed_calls import KeyedCalls
 from serve_app.run_dispatch import RunDispatch
 from serve_app.services import Services
+from tests.machine_pace import paced
 from tests.unit.serve_app.scripted_runner import CATALOG, ScriptedRunner
 
 KEY = "k" * 43
@@ -97,7 +100,10 @@ class PlayedGateway:
 class FaultyStore:
     """A real store that can be away: ``down`` is raised by every question, ``full`` by every write."""
 
-    WRITES = frozenset({"accept", "claim", "cancel", "resume", "restart", "give_feedback", "keep"})
+    WRITES = frozenset(
+        {"accept", "claim", "cancel", "resume", "restart", "give_feedback", "keep"}
+        | {"claim_call", "keep_answer", "give_up_call"}
+    )
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -176,6 +182,7 @@ class FrontDoor:
     cluster: PlayedCluster
     metrics: PlayedMetrics
     dispatch: RunDispatch
+    calls: KeyedCalls
     app: Any
     client: httpx.AsyncClient
 
@@ -220,10 +227,15 @@ async def _opened(
     dispatch = RunDispatch(
         config, CATALOG, faults, runner, SystemClock(), metrics, lambda: next(ids), grace_s, silence_s
     )
+    owner = f"door-{secrets.token_hex(4)}"
+    calls = KeyedCalls(
+        faults, gateway, metrics, owner, config.default_deadline_s, config.max_ongoing_requests
+    )
     services = Services(
         config=config,
         catalog=CATALOG,
         gateway=gateway,
+        calls=calls,
         runs=dispatch,
         store=faults,
         cluster=cluster,
@@ -238,9 +250,10 @@ async def _opened(
         transport=transport, base_url="http://t", headers={"x-api-key": KEY}
     ) as client:
         try:
-            yield FrontDoor(gateway, runner, store, faults, cluster, metrics, dispatch, app, client)
+            yield FrontDoor(gateway, runner, store, faults, cluster, metrics, dispatch, calls, app, client)
         finally:
             await dispatch.aclose()
+            await calls.aclose()
 
 
 def events_of(text: str) -> list[tuple[str, str | None, Any]]:
@@ -255,7 +268,7 @@ def events_of(text: str) -> list[tuple[str, str | None, Any]]:
 
 async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
     """Wait for a condition, at most ``within_s``."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + paced(within_s)
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.002)

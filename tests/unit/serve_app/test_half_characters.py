@@ -61,7 +61,7 @@ async def work_queue(store: Store, generator: Generator, outputs: Path) -> None:
         store=store,
         graphs=FlowGraphs(CATALOG),
         metrics=Metrics(NullSink(), "test"),
-        placement=lambda events: NoPlacement(),
+        placement=lambda events, generator, check_held: NoPlacement(),
         resources=GpuResources(6.0),
         outputs_root=outputs,
         linger_s=lambda: 0.001,

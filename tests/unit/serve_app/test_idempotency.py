@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ async def test_a_duplicate_after_a_restart_of_the_runtime_is_the_same_run(mode: 
         assert [name for name, _, _ in events_of(second.text)][-1] == "run.completed"
 
 
+async def test_a_duplicate_is_answered_though_nothing_new_would_be_taken(tmp_path: Path) -> None:
+    """A full queue, and a flow that is not there any more: the run exists, whatever has become of them."""
+    async with front_door(home=tmp_path, max_queued_runs=1) as door:
+        first = await door.client.post("/api/runs", json=ASK, headers=KEYED)
+        assert (await door.client.post("/api/runs", json=ASK)).status_code == 429
+        again = await door.client.post("/api/runs", json=ASK, headers=KEYED)
+        # As if the first one had asked for a flow that was removed from the registry since.
+        asked = {**ASK, "flow_type": "gone"}
+        key = idempotency_key(request_with("mine-1"), CreateRunRequest.model_validate(asked))
+        assert key is not None
+        with sqlite3.connect(tmp_path / "parley.db") as database:
+            database.execute("UPDATE idempotency_keys SET digest = ?", (key.digest,))
+        gone = await door.client.post("/api/runs", json=asked, headers=KEYED)
+    for answer in (again, gone):
+        assert answer.status_code == 202 and answer.json()["run_id"] == first.json()["run_id"]
+        assert answer.headers[REPLAYED] == "true"
+
+
 async def test_a_duplicate_of_a_run_that_other_processes_hold_follows_it(tmp_path: Path) -> None:
     async with front_door(home=tmp_path) as one, front_door(home=tmp_path) as other:
         one.runner.gate = asyncio.Event()
@@ -93,12 +112,30 @@ async def test_a_duplicate_that_leaves_does_not_cancel_the_run_of_the_other() ->
         assert (await calls[1]).json()["status"] == "completed"
 
 
-async def test_a_duplicate_of_a_waiting_run_gets_its_question() -> None:
+async def test_a_duplicate_of_a_waiting_run_gets_its_question_and_what_led_to_it() -> None:
     async with front_door() as door:
         door.runner.story = waiting_story
         first = await door.client.post("/api/orchestrate", json=ASK, headers=KEYED)
         second = await door.client.post("/api/orchestrate", json=ASK, headers=KEYED)
-    assert second.json()["waiting"] == first.json()["waiting"] and second.json()["status"] == "waiting"
+    assert second.json() == first.json() and second.json()["status"] == "waiting"
+
+
+async def test_a_duplicate_gets_all_events_though_another_request_resumes_the_run_here() -> None:
+    streams = {**ASK, "mode": "stream"}
+    async with front_door() as door:
+        door.runner.story = waiting_story
+        await door.client.post("/api/runs", json=streams, headers=KEYED)
+        await until(lambda: door.dispatch.live == 0)
+        door.runner.gate = asyncio.Event()
+        decision = {"action": "approve", "mode": "stream"}
+        resumed = asyncio.create_task(door.client.post("/api/runs/run-1/resume", json=decision))
+        await until(lambda: "run-1" in door.dispatch._live)
+        again = asyncio.create_task(door.client.post("/api/runs", json=streams, headers=KEYED))
+        await until(lambda: any(live.clients == 2 for live in door.dispatch._live.values()))
+        door.runner.gate.set()
+        events = [int(seq or 0) for name, seq, _ in events_of((await again).text) if name != "node.token"]
+        await resumed
+    assert events == list(range(1, len(events) + 1)) and len(events) > 4
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from registries.contracts.errors import CapacityError, StoreError, StoreFull
+from registries.contracts.runs import RunOrder, RunResult, Waiting
 from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
-from tests.unit.serve_app.scripted_runner import failed_story, waiting_story
+from tests.unit.serve_app.scripted_runner import Step, failed_story, run_result, waiting_story
 
 ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
 
@@ -177,6 +179,58 @@ async def test_a_resumed_run_can_be_waited_for() -> None:
     assert answer.status_code == 200 and answer.json()["answer"] == "approved"
 
 
+def asks_twice(order: RunOrder) -> Sequence[list[Step] | RunResult]:
+    """A second text goes to the human when the first was answered."""
+    if order.attempt > 2:
+        return [run_result(order, answer="approved")]
+    text = "75" if order.attempt == 1 else "8" * 500
+    asked = Waiting(node="approval", interrupt_id=f"i-{order.attempt}", text=text, question="Send it?")
+    return [
+        [("node.started", "approval", {})],
+        run_result(order, status="waiting", answer="", waiting=asked),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["background", "wait", "stream"])
+async def test_a_decision_for_an_answered_question_is_not_taken_for_the_next(mode: str) -> None:
+    async with front_door() as door:
+        await ended(door, asks_twice)
+        reject = {"action": "reject", "interrupt_id": "i-1", "mode": "wait"}
+        assert (await post(door, "resume", reject)).json()["waiting"]["interrupt_id"] == "i-2"
+        late = {"action": "approve", "interrupt_id": "i-1", "mode": mode}
+        refused = await post(door, "resume", late)
+        row = await door.row()
+        assert row["status"] == "waiting" and row["waiting"]["interrupt_id"] == "i-2"
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (409, "conflict", "interrupt_id")
+        for said in ("'i-1'", "not taken", "'i-2'", "node approval", "Send it?", "888…"):
+            assert said in error["message"]
+        assert len(error["message"]) < 600, "a text may be long"
+        answer = await post(door, "resume", {**late, "interrupt_id": "i-2", "mode": "wait"})
+    assert answer.status_code == 200 and answer.json()["answer"] == "approved"
+
+
+async def test_a_decision_is_repeated_by_its_key_whatever_is_asked_meanwhile() -> None:
+    async with front_door() as door:
+        await ended(door, asks_twice)
+        path, keyed = "/api/runs/run-1/resume", {"Idempotency-Key": "mine-1"}
+        body = {"action": "reject", "interrupt_id": "i-1"}
+        first = await door.client.post(path, json=body, headers=keyed)
+        await door.runner.work_queue()
+        again = await door.client.post(path, json=body, headers=keyed)
+        assert (await door.row())["waiting"]["interrupt_id"] == "i-2"
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_a_decision_without_a_question_answers_the_one_that_is_asked() -> None:
+    async with front_door() as door:
+        await ended(door, asks_twice)
+        await post(door, "resume", {"action": "approve", "mode": "wait"})
+        answer = await post(door, "resume", {"action": "approve", "interrupt_id": None, "mode": "wait"})
+    assert answer.json()["answer"] == "approved"
+
+
 async def test_a_run_that_does_not_wait_cannot_be_resumed() -> None:
     async with front_door() as door:
         await ended(door, failed_story)
@@ -195,6 +249,8 @@ async def test_a_run_that_does_not_wait_cannot_be_resumed() -> None:
         ({"action": "approve", "deadline_s": 0}, "deadline_s"),
         ({"action": "approve", "mode": "later"}, "mode"),
         ({"action": "approve", "interrupt": 1}, "interrupt"),
+        ({"action": "approve", "interrupt_id": ""}, "interrupt_id"),
+        ({"action": "approve", "interrupt_id": 1}, "interrupt_id"),
     ],
 )
 async def test_decisions_that_are_none(body: dict[str, Any], param: str) -> None:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.stores.store import Store
 from registries.contracts.errors import CapacityError, StoreError
 from registries.contracts.runs import RunEvent
 from serve_app.event_reader import EventReader, ReaderTooSlow
 from serve_app.event_tail import EventTail
 from serve_app.run_stream import PAGE, RunStream
+from tests.machine_pace import paced
 from tests.unit.serve_app.front_door import FaultyStore, until
 from tests.unit.serve_app.written_run import WrittenRun, sqlite_store
 
@@ -63,7 +65,7 @@ async def test_no_gap_and_no_repetition_at_any_position(before: Any, after: Any,
                 await happen(*chunk)
             topic.publish(held_back)
             await run.end()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(paced(5)):
                 await reading
         await tail.aclose()
     assert durable(seen) == list(range(start + 1, run.seq + 1))
@@ -82,7 +84,7 @@ async def test_every_position_of_a_long_history() -> None:
         await run.end()
         for start in range(run.seq + 1):
             seen: list[RunEvent] = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(paced(5)):
                 await read(RunStream(store, tail, "r", "default", start), seen)
             assert durable(seen) == list(range(start + 1, run.seq + 1))
         await tail.aclose()
@@ -93,7 +95,7 @@ async def test_a_reader_of_the_end_learns_that_it_was_the_end() -> None:
         run, tail = await WrittenRun.begin(store), EventTail(store)
         await run.end()
         seen: list[RunEvent] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(paced(5)):
             await read(RunStream(store, tail, "r", "default", run.seq), seen)
         assert seen == []
         await tail.aclose()
@@ -109,7 +111,7 @@ async def test_a_reader_of_the_end_learns_it_beside_one_who_still_holds_the_topi
             if told == "the end":
                 topic.publish(end)
             seen: list[RunEvent] = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(paced(5)):
                 await read(RunStream(store, tail, "r", "default", run.seq), seen)
         assert seen == []
         await tail.aclose()
@@ -127,12 +129,106 @@ async def test_a_reader_who_claims_too_much_withholds_nothing_from_others(is_fol
         await until(lambda: durable(seen) == [1])
         await run.write(2)
         await run.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(paced(5)):
             await reading
         ahead.cancel()
         await asyncio.wait({ahead})
         await tail.aclose()
     assert durable(seen) == [1, 2, 3, 4]
+
+
+class HeldStore(FaultyStore):
+    """A store that answers no reader of events before ``go``."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.go = asyncio.Event()
+
+    async def events(self, *args: Any) -> list[RunEvent]:
+        await self.go.wait()
+        found: list[RunEvent] = await self._store.events(*args)
+        return found
+
+
+@pytest.mark.parametrize("begun_at", [0, 1])
+async def test_who_begins_a_run_gets_every_token_however_slow_the_store_is(begun_at: int) -> None:
+    async with sqlite_store() as store:
+        run, held = await WrittenRun.begin(store), HeldStore(store)
+        tail = EventTail(store)
+        with tail.topic("r") as topic:
+            topic.begin(begun_at)
+            seen: list[RunEvent] = []
+            stream = RunStream(held, tail, "r", "default", begun_at=begun_at)  # type: ignore[arg-type]
+            reading = asyncio.create_task(read(stream, seen))
+            await until(lambda: len(topic.readers) == 1)
+            topic.fed = True
+            topic.publish(await run.write(3, tokens=2))
+            topic.publish(await run.end())
+            held.go.set()
+            async with asyncio.timeout(paced(5)):
+                await reading
+        await tail.aclose()
+    assert durable(seen) == [1, 2, 3, 4, 5]
+    assert [event.seq for event in seen if event.type == "node.token"] == [2, 2, 3, 3, 4, 4]
+
+
+async def test_what_is_read_to_fill_a_gap_overtakes_no_token() -> None:
+    async with sqlite_store() as store:
+        run, held = await WrittenRun.begin(store), HeldStore(store)
+        tail = EventTail(store)
+        with tail.topic("r") as topic:
+            topic.begin(0)
+            topic.fed = True
+            seen: list[RunEvent] = []
+            stream = RunStream(held, tail, "r", "default", begun_at=0)  # type: ignore[arg-type]
+            reading = asyncio.create_task(read(stream, seen))
+            await until(lambda: len(topic.readers) == 1)
+            topic.publish(await run.write(1))
+            # Committed before the store answers, told only afterwards.
+            later = [*await run.write(2, tokens=2), *await run.end()]
+            held.go.set()
+            await until(lambda: len(seen) > 0)
+            topic.publish(later)
+            async with asyncio.timeout(paced(5)):
+                await reading
+        await tail.aclose()
+    assert durable(seen) == [1, 2, 3, 4, 5]
+    assert [event.seq for event in seen if event.type == "node.token"] == [3, 3, 4, 4]
+
+
+async def test_a_token_comes_after_the_event_whose_number_it_carries() -> None:
+    """A browser that breaks off there goes on after that number: what it did not get would be lost to it."""
+    async with sqlite_store() as store:
+        run, tail = await WrittenRun.begin(store), EventTail(store)
+        with tail.topic("r") as topic:
+            topic.fed = True
+            seen: list[RunEvent] = []
+            reading = asyncio.create_task(read(RunStream(store, tail, "r", "default", begun_at=0), seen))
+            await until(lambda: len(topic.readers) == 1)
+            topic.publish(await run.write(1))
+            await run.write(1)  # told by nobody, as where a mirror has lost it
+            topic.publish([run.event("node.token", "t"), *await run.end()])
+            async with asyncio.timeout(paced(5)):
+                await reading
+        await tail.aclose()
+    assert [(event.type == "node.token", event.seq) for event in seen] == [
+        (False, 1), (False, 2), (False, 3), (True, 3), (False, 4),
+    ]  # fmt: skip
+
+
+async def test_who_comes_late_to_a_run_that_began_here_misses_no_event() -> None:
+    async with sqlite_store() as store:
+        run, tail = await WrittenRun.begin(store), EventTail(store)
+        with tail.topic("r") as topic:
+            topic.begin(0)
+            topic.fed = True
+            topic.publish(await run.write(3, tokens=2))
+            topic.publish(await run.end())
+            seen: list[RunEvent] = []
+            async with asyncio.timeout(paced(5)):
+                await read(RunStream(store, tail, "r", "default", begun_at=0), seen)
+        await tail.aclose()
+    assert durable(seen) == [1, 2, 3, 4, 5]
 
 
 async def test_an_end_in_the_past_of_a_restarted_run_ends_nothing() -> None:
@@ -148,7 +244,7 @@ async def test_an_end_in_the_past_of_a_restarted_run_ends_nothing() -> None:
         again = WrittenRun(store, claimed)
         await again.write(1)
         await again.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(paced(5)):
             await reading
         await tail.aclose()
     types = [event.type for event in seen]
@@ -169,7 +265,7 @@ async def test_a_store_that_is_away_is_waited_for_and_nothing_is_missed() -> Non
         assert durable(seen) == [1]
         faults.down = None
         await run.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(paced(5)):
             await reading
         await tail.aclose()
     assert durable(seen) == list(range(1, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,22 @@ async def test_a_run_that_waits_shows_its_question() -> None:
         body = (await door.client.get("/api/runs/run-1")).json()
     assert body["status"] == "waiting" and body["waiting"]["question"] == "Send it?"
     assert (body["timings"], body["rounds"]) == (told["timings"], told["rounds"])
+
+
+async def test_a_run_of_another_version_is_shown_as_that_one_wrote_it(tmp_path: Path) -> None:
+    async with front_door(home=tmp_path) as door:
+        door.runner.story = failed_story
+        await door.client.post("/api/orchestrate", json=ASK)
+        with sqlite3.connect(tmp_path / "parley.db") as database:
+            database.execute("UPDATE runs SET result = json_set(result, '$.invented', 1)")
+            database.execute("UPDATE runs SET request = json_set(request, '$.invented', 1)")
+        shown = await door.client.get("/api/runs/run-1")
+        refused = await door.client.post("/api/runs/run-1/restart")
+    body = shown.json()
+    assert shown.status_code == 200 and body["status"] == "failed" and body["result"]["invented"] == 1
+    assert body["error"]["code"] == "provider_error" and body["nodes"] == []
+    assert refused.status_code == 409
+    assert refused.json()["error"]["message"] == "this version of the runtime cannot read the run's request"
 
 
 def test_rounds_so_far_are_those_of_the_loop_that_went_round_most() -> None:

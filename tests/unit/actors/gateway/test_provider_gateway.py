@@ -229,6 +229,23 @@ async def test_a_model_that_loads_is_waited_for_within_the_deadline() -> None:
     assert caught.value.retry_after_s == 1.0
 
 
+async def test_a_look_at_a_model_that_loads_which_ends_at_the_deadline_still_says_so() -> None:
+    loading = [CapacityError("loading", retry_after_s=1.0, context={"loading": True}) for _ in range(2)]
+
+    def hangs(_: EngineCall) -> None:
+        played.clock.now += 60.0
+        raise TimeoutError
+
+    played = stage({"a": PlayedCompleter(*loading, hangs)})
+    with pytest.raises(CapacityError, match="loading") as caught:
+        await played.gateway.generate(ask(deadline_s=3.5))
+    assert caught.value.retry_after_s == 1.0 and caught.value.context["attempts"]
+    # One that was called has had its chance, and the deadline is what ended it.
+    played = stage({"a": PlayedCompleter(loading[0], down(), hangs)})
+    with pytest.raises(BudgetError):
+        await played.gateway.generate(ask(deadline_s=30))
+
+
 async def test_the_deadline_is_passed_down_and_ends_the_call() -> None:
     played = stage({"a": PlayedCompleter(*[down()] * 9)}, breaker={"max_failures": 99})
     with pytest.raises((ProviderError, BudgetError)):

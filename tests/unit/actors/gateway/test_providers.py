@@ -14,7 +14,7 @@ from actors.gateway.serve_providers import serve_providers
 from actors.gateway.timed_stream import timed_stream
 from registries.catalog import Catalog
 from registries.contracts.config import RuntimeConfig
-from registries.contracts.errors import BudgetError
+from registries.contracts.errors import CapacityError
 from registries.contracts.generation import GenerationRequest, GenerationResult
 from registries.specs import ModelSpec
 from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model, model, strategy
@@ -132,7 +132,7 @@ async def test_loading_is_told_apart_and_takes_nothing_off_the_trys_time(stream:
 async def test_a_load_longer_than_the_deadline_is_no_fault_of_the_provider() -> None:
     gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(60))
     for _ in range(4):
-        with pytest.raises(BudgetError, match="deadline") as caught:
+        with pytest.raises(CapacityError, match="still loading") as caught:
             await gateway.generate(GenerationRequest(prompt="hello", model_key="m", deadline_s=0.1))
         assert "still loading" in caught.value.context["attempts"][0]["message"]
     assert {b["state"] for b in gateway.snapshot()["breakers"]} == {"closed"}

@@ -10,7 +10,7 @@ from registries.contracts.runs import RunEvent, RunResult, Waiting
 
 
 class MemoryStore:
-    """``refusals``: so many commits fail with StoreError; ``lost``: somebody else holds the run."""
+    """``refusals``: so many commits fail with ``refusal``; ``lost``: somebody else holds the run."""
 
     def __init__(self) -> None:
         self.writes: list[RunWrite] = []
@@ -18,6 +18,7 @@ class MemoryStore:
         self.endings: list[str] = []
         self.asked = 0
         self.refusals = 0
+        self.refusal = StoreError("the disk is away")
         self.lost = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -33,7 +34,7 @@ class MemoryStore:
             raise LeaseLost("taken over")
         if self.refusals:
             self.refusals -= 1
-            raise StoreError("the disk is away")
+            raise self.refusal
         self.writes.append(write)
 
     async def finish(self, lease: Lease, result: RunResult, write: RunWrite) -> None:

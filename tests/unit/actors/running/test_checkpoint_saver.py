@@ -204,6 +204,52 @@ async def test_three_nodes_cost_one_commit_each_state_and_each_task() -> None:
     assert shelf.commits == 6
 
 
+class HoldingWriter(StoreWriter):
+    """Notes the nodes whose writes, and the checkpoints that, wait for the run's end."""
+
+    def __init__(self, shelf: CheckpointShelf) -> None:
+        super().__init__(shelf)
+        self.held: list[str] = []
+
+    async def hold(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        self.held += ["checkpoint"] * len(checkpoints)
+        self.held += sorted({write.task_path.rpartition(", ")[2] for write in writes})
+        await super().hold(checkpoints, writes)
+
+
+async def held_by(graph: StateGraph[State, None, State, State]) -> list[str]:
+    shelf = CheckpointShelf()
+    writer = HoldingWriter(shelf)
+    flow = compiled(graph, CheckpointSaver(shelf, writer))
+    await flow.ainvoke({"log": {}}, {"configurable": {"thread_id": "r1"}}, durability="sync")
+    return writer.held
+
+
+async def test_only_what_nothing_follows_waits_for_the_run_s_end() -> None:
+    assert await held_by(chain("a", "b", "c", ran=[])) == ["c", "checkpoint"]
+
+
+async def test_a_loop_s_last_round_waits_for_the_run_s_end() -> None:
+    ran = list[str]()
+    graph = chain("a", "b", ran=ran)
+    graph.edges.discard(("b", END))
+    graph.add_conditional_edges("b", lambda state: "a" if len(ran) < 4 else END, ["a", END])
+    assert await held_by(graph) == ["b", "checkpoint"]
+    assert ran == ["a", "b", "a", "b"]
+
+
+async def test_experts_that_meet_are_committed_and_what_they_meet_in_waits_for_the_run_s_end() -> None:
+    graph = chain("a", ran=[])
+    graph.edges.discard(("a", END))
+    for expert in ("b", "c"):
+        graph.add_node(expert, lambda state, name=expert: {"log": {name: "done"}})
+        graph.add_edge("a", expert)
+    graph.add_node("d", lambda state: {"log": {"d": "done"}})
+    graph.add_edge(["b", "c"], "d")
+    graph.add_edge("d", END)
+    assert await held_by(graph) == ["d", "checkpoint"]
+
+
 # -- what a forged row can do
 
 

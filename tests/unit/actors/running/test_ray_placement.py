@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+import pytest
+from ray.exceptions import WorkerCrashedError
 
 from actors.running.nodes_here import nodes_here
 from actors.running.ports import GpuResources
@@ -11,6 +14,7 @@ from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
 from flows.node_task import NodeTask
 from registries.contracts.config import RuntimeConfig
+from registries.contracts.errors import LeaseLost
 from registries.contracts.runs import NodeResult
 from registries.specs import NodeSpec
 from tests.unit.flows.fakes import PACKAGE, FakeGenerator, RecordedEvents
@@ -19,6 +23,10 @@ from tests.unit.flows.fakes import PACKAGE, FakeGenerator, RecordedEvents
 def pool_of(workers: int) -> ExpertPool:
     config = RuntimeConfig(home="/h", expert_workers=workers)
     return ExpertPool(config, TaskOwner(), Metrics(NullSink(), "test"))
+
+
+def held() -> None:
+    """The run is still this runner's."""
 
 
 def room(pool: ExpertPool) -> int:
@@ -52,7 +60,7 @@ async def test_what_finds_no_worker_free_runs_here_with_the_run_s_events() -> No
         model="nano-m",
         deadline_s=30,
     )
-    result = await RayPlacement(pool, events, here).run_node(task.model_dump(mode="json"))
+    result = await RayPlacement(pool, events, here, held).run_node(task.model_dump(mode="json"))
     assert result.status == "completed" and result.text == "48 + 37 = 85"
     assert events.tokens("critic") == result.text
     assert not pool.take(), "nothing was taken that must be given back"
@@ -64,7 +72,7 @@ async def test_a_slot_is_given_back_whatever_comes_of_the_expert() -> None:
     async def nowhere(payload: Mapping[str, Any]) -> NodeResult:
         raise AssertionError("a worker is free")
 
-    placement = RayPlacement(pool, RecordedEvents(), nowhere)
+    placement = RayPlacement(pool, RecordedEvents(), nowhere, held)
     before = room(pool)
     for _ in range(before):
         pool.give_back()
@@ -79,3 +87,26 @@ async def test_a_slot_is_given_back_whatever_comes_of_the_expert() -> None:
         except RuntimeError:
             continue
     assert room(pool) == before
+
+
+async def test_an_expert_whose_worker_died_is_not_tried_again_for_a_run_that_was_lost() -> None:
+    pool = pool_of(1)
+    started: list[str] = []
+
+    async def dies() -> AsyncIterator[Any]:
+        started.append("expert")
+        raise WorkerCrashedError
+        yield
+
+    async def nowhere(payload: Mapping[str, Any]) -> NodeResult:
+        raise AssertionError("a worker is free")
+
+    def held_once() -> None:
+        if started:
+            raise LeaseLost("another runner goes on")
+
+    pool.start = lambda payload: dies()  # type: ignore[method-assign]
+    pool.cancel = lambda items: None  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        await RayPlacement(pool, RecordedEvents(), nowhere, held_once).run_node({"node": {"id": "x"}})
+    assert started == ["expert"]

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.gateway.faults import FULL
 from actors.running import pending_writes
+from actors.running.audience import Audience
+from actors.running.event_patience import BEGIN_PATIENCE_S
 from actors.running.ports import GpuResources
 from actors.running.run_execution import HandedOver, RunExecution, RunParts
 from actors.stores.open_store import open_store
@@ -16,10 +19,11 @@ from actors.stores.records import Lease, NewRun, RunWrite
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
 from flows.builder import FlowGraphs
-from flows.ports import EventSink
+from flows.ports import EventSink, Generator
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import (
     CancelledRun,
+    CapacityError,
     Conflict,
     InternalError,
     LeaseLost,
@@ -89,9 +93,12 @@ async def execution(
     outputs: Path,
     generator: FakeGenerator | None = None,
     linger_s: float = 0.001,
+    begin_patience_s: float = BEGIN_PATIENCE_S,
+    is_held: Callable[[], bool] = lambda: True,
+    audience: Audience = Audience(),
     **request: Any,
 ) -> RunExecution:
-    def no_placement(_: EventSink) -> NoPlacement:
+    def no_placement(_: EventSink, __: Generator, ___: Callable[[], None]) -> NoPlacement:
         return NoPlacement()
 
     parts = RunParts(
@@ -103,6 +110,7 @@ async def execution(
         resources=GpuResources(6.0),
         outputs_root=outputs,
         linger_s=lambda: linger_s,
+        begin_patience_s=lambda: begin_patience_s,
     )
     deadline_s = request.pop("deadline_s", 20.0)
     flow = CATALOG.flows.get(request.pop("flow", "challenge"))
@@ -111,7 +119,7 @@ async def execution(
     new = NewRun(order, flow.version, flow.model_dump(mode="json"))
     claimed = await store.claim(new, "owner", 60.0, 3)
     assert claimed is not None
-    return RunExecution(claimed, flow, parts)
+    return RunExecution(claimed, flow, parts, is_held, audience)
 
 
 async def finished(run: RunExecution) -> tuple[list[RunEvent], ParleyError | None]:
@@ -153,17 +161,49 @@ async def test_the_result_is_the_same_in_event_store_and_file(store: WatchedStor
     assert [event.seq for event in durable] == list(range(2, len(durable) + 2))
 
 
-async def test_an_instant_three_node_run_takes_four_commits_beside_its_acceptance(
+async def test_an_instant_three_node_run_takes_three_commits_beside_its_acceptance(
     store: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow this machine is: nothing but a checkpoint makes a commit due.
-    monkeypatch.setattr(pending_writes, "BEGIN_PATIENCE_S", 60.0)
     monkeypatch.setattr(pending_writes, "TASK_PATIENCE_S", 60.0)
-    run = await execution(store, tmp_path, linger_s=60.0, input={"rounds": 1})
+    monkeypatch.setattr(pending_writes, "END_PATIENCE_S", 60.0)
+    alone = Audience(events=False)
+    patient = {"linger_s": 60.0, "begin_patience_s": 60.0, "audience": alone}
+    run = await execution(store, tmp_path, **patient, input={"rounds": 1})
     events, _ = await finished(run)
     visits = [event for event in events if event.type == "node.completed"]
-    # accept, claim, one for each node, the end: at most six for three nodes.
-    assert len(visits) == 3 and store.commits == len(visits) + 1, store.told
+    # Accepted, claimed, and one for each node, the last one's with the end: at most six for three nodes.
+    assert len(visits) == 3 and store.commits == len(visits), store.told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_model_is_called_once_the_lease_is_not_sure_though_its_node_began(
+    store: WatchedStore, tmp_path: Path, stream: bool
+) -> None:
+    readings = iter([True])
+    generator = FakeGenerator()
+    held = {"is_held": lambda: next(readings, False), "audience": Audience(tokens=stream)}
+    run = await execution(store, tmp_path, generator, **held)
+    events, error = await finished(run)
+    assert isinstance(error, LeaseLost)
+    assert generator.requests == []
+    assert [event.type for event in events if event.type in TERMINAL_EVENTS] == []
+    assert (await stored(store))["status"] == "running", "another runner's to end"
+
+
+async def test_readers_see_what_begins_however_busy_its_runner_is(
+    store: WatchedStore, tmp_path: Path
+) -> None:
+    generator = FakeGenerator(pause=lambda _: asyncio.sleep(60))
+    run = await execution(store, tmp_path, generator, begin_patience_s=60.0)
+    ended = asyncio.create_task(finished(run))
+
+    async def is_told() -> bool:
+        return "node.started" in [event.type for event in await store.events(RUN, "default")]
+
+    await until(is_told, 5)
+    run.cancel(CancelledRun("enough"))
+    await ended
 
 
 async def test_a_cancelled_run_keeps_what_it_had_and_aborts_its_call(
@@ -255,6 +295,24 @@ async def test_a_run_that_another_runner_took_over_stops_and_writes_nothing(
     assert isinstance(error, LeaseLost) and generator.aborted
     assert (await stored(store))["status"] == "running"
     assert await store.events(RUN, "default") == before
+
+
+async def test_a_call_that_waited_for_a_full_model_looks_at_the_lease_again(
+    store: WatchedStore, tmp_path: Path
+) -> None:
+    """A runner that was stopped in that pause wakes up with its timer due, and its run somebody else's."""
+    lost = False
+
+    async def full(_: GenerationRequest) -> None:
+        nonlocal lost
+        lost = True
+        raise CapacityError("full", retry_after_s=0.001, context={FULL: True})
+
+    generator = FakeGenerator(pause=full)
+    run = await execution(store, tmp_path, generator, is_held=lambda: not lost)
+    _, error = await asyncio.wait_for(finished(run), 10)
+    assert isinstance(error, LeaseLost)
+    assert len(generator.requests) == 1
 
 
 async def test_a_run_that_is_handed_over_goes_on_where_it_was(store: WatchedStore, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from actors.running import run_log
 from actors.running.run_log import RunLog
 from actors.stores.records import CheckpointRow, Lease, WriteRow
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
-from registries.contracts.errors import Conflict, LeaseLost
+from registries.contracts.errors import Conflict, LeaseLost, StoreFull
 from registries.contracts.runs import RunEvent, RunResult, Waiting
 from tests.polling import until
 from tests.unit.actors.running.fakes import MemoryStore
@@ -28,7 +29,13 @@ def task_write(node: str, task: str = "t1") -> WriteRow:
     return WriteRow("r", "", "c0", task, 0, "outputs", "msgpack", b"text", f"~__pregel_pull, {node}")
 
 
-def log_over(store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0, held: bool = True) -> RunLog:
+def log_over(
+    store: MemoryStore,
+    last_seq: int = 0,
+    patience_s: float = 5.0,
+    held: bool = True,
+    begin_patience_s: float = 0.01,
+) -> RunLog:
     metrics = Metrics(NullSink(), "test")
     return RunLog(
         Lease("r", 1),
@@ -38,6 +45,7 @@ def log_over(store: MemoryStore, last_seq: int = 0, patience_s: float = 5.0, hel
         is_held=lambda: held,
         now=lambda: 1.0,
         linger_s=lambda: 0.001,
+        begin_patience_s=lambda: begin_patience_s,
         patience_s=patience_s,
     )
 
@@ -105,11 +113,28 @@ async def test_nothing_durable_is_shown_before_its_commit_and_emit_does_not_wait
     await reading
 
 
+@pytest.mark.parametrize(("patience_s", "commits"), [(0.0, 2), (60.0, 1)])
+async def test_a_beginning_waits_for_its_end_as_long_as_it_is_told(patience_s: float, commits: int) -> None:
+    store = MemoryStore()
+    log = log_over(store, begin_patience_s=patience_s)
+    async with pumping(log) as pump:
+        await log.emit("node.started", "a", {})
+        if commits == 2:
+            await until(lambda: len(store.commits) == 1, 2)
+        await log.emit("node.completed", "a", {})
+        await asyncio.wait_for(log.keep([checkpoint("c1")], [task_write("a")]), 2)
+        assert [[e.type for e in commit] for commit in store.commits] == (
+            [["node.started"], ["node.completed"]] if commits == 2 else [["node.started", "node.completed"]]
+        )
+        await log.finish(pump, result())
+        log.end()
+
+
 async def test_a_node_s_end_and_the_checkpoint_after_it_are_one_commit() -> None:
     store = MemoryStore()
     log = log_over(store)
     async with pumping(log) as pump:
-        log.defer([checkpoint("input")], [])
+        log.defer([checkpoint("input")])
         await log.emit("run.started", None, {})
         await log.emit("node.started", "a", {})
         await log.emit("node.completed", "a", {})
@@ -123,6 +148,44 @@ async def test_a_node_s_end_and_the_checkpoint_after_it_are_one_commit() -> None
         assert [w.task_id for w in only.writes] == ["t1"]
         assert [e.type for e in only.events] == ["run.started", "node.started", "node.completed"]
         await log.finish(pump, result())
+
+
+async def test_the_last_node_s_end_and_the_run_s_are_one_commit() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        await log.hold([], [task_write("a")])
+        await log.hold([checkpoint("c1")], [])
+        await log.finish(pump, result())
+    assert [[e.type for e in commit] for commit in store.commits] == [["node.completed", "run.completed"]]
+    assert [c.checkpoint_id for c in store.writes[0].checkpoints] == ["c1"]
+
+
+async def test_the_last_node_s_end_waits_for_the_run_s_only_so_long() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        await log.hold([], [task_write("a")])
+        await until(lambda: bool(store.commits), 2)
+        assert [w.task_id for w in store.writes[0].writes] == ["t1"]
+        assert [e.type for e in store.commits[0]] == ["node.completed"]
+        await log.hold([checkpoint("c1")], [])
+        await log.flush()
+        assert [c.checkpoint_id for c in store.writes[1].checkpoints] == ["c1"]
+        await log.finish(pump, result())
+
+
+async def test_a_run_handed_over_before_its_end_keeps_its_last_node() -> None:
+    store = MemoryStore()
+    log = log_over(store)
+    async with pumping(log) as pump:
+        await log.emit("node.completed", "a", {})
+        await log.hold([checkpoint("c1")], [task_write("a")])
+        await log.release(pump)
+    assert [e.type for commit in store.commits for e in commit] == ["node.completed", "run.released"]
+    assert [c.checkpoint_id for c in store.writes[0].checkpoints] == ["c1"]
 
 
 async def test_an_expert_s_end_is_committed_without_waiting_for_its_siblings() -> None:
@@ -168,7 +231,7 @@ async def test_tokens_alone_cost_no_commit_and_leave_the_deferred_state() -> Non
     log = log_over(store)
     reader = log.reader()
     async with pumping(log) as pump:
-        log.defer([checkpoint("input")], [])
+        log.defer([checkpoint("input")])
         await log.emit("node.token", "a", {"text": "x"})
         batches = reader.batches()
         assert [e.type for e in await anext(batches)] == ["node.token"]
@@ -206,6 +269,23 @@ async def test_a_store_that_stays_away_ends_the_run_here(patience_s: float, held
     assert store.writes == []
 
 
+async def test_a_full_store_is_waited_for_as_long_as_the_lease_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_log, "STORE_PAUSE_S", 0.001)
+    store = MemoryStore()
+    store.refusals, store.refusal = 20, StoreFull("the disk is full")
+    log = log_over(store, patience_s=0.0)
+    async with pumping(log):
+        await asyncio.wait_for(log.keep([checkpoint("c1")], []), 10)
+    assert len(store.writes) == 1
+    store.refusals = 1
+    lost = log_over(store, patience_s=60.0, held=False)
+    async with pumping(lost):
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(lost.keep([checkpoint("c2")], []), 10)
+
+
 async def test_a_run_that_was_taken_over_writes_nothing_more() -> None:
     store = MemoryStore()
     store.lost = True
@@ -231,7 +311,8 @@ async def test_what_is_handed_in_after_the_writing_has_ended_is_refused_and_not_
         await asyncio.sleep(0)
         store.lost = True
         store.gate.set()
-        for asked in (first, second, log.keep((), (task_write("b"),)), log.flush()):
+        late = (log.keep((), (task_write("b"),)), log.hold((), (task_write("b"),)), log.flush())
+        for asked in (first, second, *late):
             with pytest.raises(LeaseLost):
                 await asyncio.wait_for(asked, 5)
         with pytest.raises(LeaseLost):

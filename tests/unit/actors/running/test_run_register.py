@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from actors.stores.store import Store
 from actors.telemetry.metrics import Metrics
 from actors.telemetry.sinks import NullSink
 from flows.builder import FlowGraphs
-from flows.ports import EventSink
+from flows.ports import EventSink, Generator
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import LeaseLost
 from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import NodeResult, RunOrder, RunRequest
 from registries.loader import load_catalog
+from tests.machine_pace import paced
 from tests.polling import until
 from tests.unit.flows.fakes import FakeGenerator
 
@@ -67,7 +68,7 @@ class Runner:
         self.claimable.set()
         self.claims = 0
 
-        def no_placement(_: EventSink) -> NoPlacement:
+        def no_placement(_: EventSink, __: Generator, ___: Callable[[], None]) -> NoPlacement:
             return NoPlacement()
 
         parts = RunParts(
@@ -150,7 +151,7 @@ async def test_a_run_claimed_again_ends_its_old_execution_before_it_begins(runne
     assert new is not None and new.task is not None and old.task is not None
     with pytest.raises(LeaseLost):
         # Long before its deadline, at which it would find out.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(paced(5)):
             async for _ in reader.batches():
                 pass
     await until(lambda: runner.calls.begun == 2, 5)

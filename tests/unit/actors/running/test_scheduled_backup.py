@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from actors.running.scheduled_backup import ScheduledBackup, remove_old_backups
 from actors.stores.backup_file import open_backup
+from actors.stores.backup_source import BackupSource, backup_source
+from actors.stores.database import Work
 from actors.stores.open_store import open_store
 from actors.stores.store import Store
 from registries.contracts.config import BackupConfig, RuntimeConfig
-from registries.contracts.errors import StoreError
+from registries.contracts.errors import StoreError, StoreFull
 from tests.conformance.stores.sample_runs import new_run
 from tests.polling import until
 
@@ -100,6 +103,62 @@ async def test_an_old_backup_that_cannot_be_removed_is_told(
     with pytest.raises(StoreError, match="cannot be removed"):
         await ScheduledBackup(store, config).back_up()
     assert len([path for path in (tmp_path / "backups").iterdir() if path.is_file()]) == 1
+
+
+class LostAtTheEnd:
+    """A database that is lost when the last of it has been read."""
+
+    def __init__(self, source: BackupSource) -> None:
+        self.backend = source.backend
+        self._source = source
+
+    def read(self, work: Work[Any]) -> Any:
+        self._source.read(work)
+        raise StoreError("the connection was lost")
+
+
+async def test_a_backup_that_fails_again_and_again_leaves_no_files(
+    store: Store, config: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "actors.running.scheduled_backup.backup_source", lambda config: LostAtTheEnd(backup_source(config))
+    )
+    backups = ScheduledBackup(store, config)
+    for _ in range(3):
+        with pytest.raises(StoreError, match="was lost"):
+            await backups.back_up()
+        assert list((tmp_path / "backups").iterdir()) == []
+    monkeypatch.undo()
+    await backups.back_up()
+    assert len(list((tmp_path / "backups").iterdir())) == 1
+
+
+class FullStore:
+    """A store that gives a turn and takes nothing more, as one whose disk has become full meanwhile."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def turn(self, job: str, every_s: float, again_s: float | None = None) -> bool:
+        if not every_s:
+            raise StoreFull("the database is full")
+        return await self._store.turn(job, every_s, again_s)
+
+
+async def test_one_that_is_written_is_not_owed_where_the_turn_cannot_be_noted(
+    store: Store, config: RuntimeConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    for day in ("01", "02"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"parley-202501{day}T000000Z.backup").write_text("")
+    backups = ScheduledBackup(cast(Store, FullStore(store)), config)
+    with pytest.raises(StoreFull):
+        await backups.back_up()
+    made = sorted(path.name for path in folder.iterdir())
+    assert len(made) == 2 and "parley-20250101T000000Z.backup" not in made, "the old ones went"
+    await backups.back_up()
+    assert sorted(path.name for path in folder.iterdir()) == made
 
 
 STAMP = st.integers(0, 10**8 - 1).map(lambda day: f"parley-{day:08}T000000Z.backup")

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from actors.stores.schema import DURABLE_RUNS
+from actors.stores.schema import DURABLE_RUNS, KEPT_CALLS
 
 _TYPES = {
     "{blob}": "BLOB",
@@ -26,13 +26,16 @@ class PlainTransaction:
         self.connection = sqlite3.connect(path, isolation_level=None)
         self.connection.execute("PRAGMA foreign_keys = ON")
         self.now = 1000.0
-        for statement in DURABLE_RUNS:
+        for statement in (*DURABLE_RUNS, *KEPT_CALLS):
             for word, rendered in _TYPES.items():
                 statement = statement.replace(word, rendered)
             self.connection.execute(statement)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self.connection.execute(self._rendered(sql), parameters)
+
+    def changes_one(self, sql: str, parameters: Sequence[Any] = ()) -> bool:
+        return self.execute(sql, parameters).rowcount == 1
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self.connection.executemany(self._rendered(sql), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,6 +80,14 @@ def test_a_file_cut_off_anywhere_is_refused(sample: bytes, data: st.DataObject) 
         assert str(path) in caught.value.message and caught.value.param == "file"
 
 
+def test_an_entry_that_says_it_is_encrypted_is_refused(sample: bytes, tmp_path: Path) -> None:
+    flags = sample.index(b"PK\x01\x02") + 8
+    path = tmp_path / "x"
+    path.write_bytes(sample[:flags] + bytes([sample[flags] | 1]) + sample[flags + 1 :])
+    with pytest.raises(ValidationError, match="damaged"):
+        read(path)
+
+
 @settings(max_examples=500)
 @given(st.data())
 def test_a_changed_byte_is_refused_or_changes_nothing(sample: bytes, data: st.DataObject) -> None:
@@ -123,6 +132,30 @@ def test_a_backup_that_fails_leaves_the_last_one(tmp_path: Path) -> None:
         raise StoreError("the database is away")
     assert read(tmp_path / "x") == SAMPLE
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_cannot_be_flushed_under_its_name_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("actors.stores.backup_file._flush_folder", refuse)
+    with pytest.raises(StoreError, match="cannot be written"):
+        write(tmp_path / "x", SAMPLE)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    write(tmp_path / "x", {"one": []})
+    monkeypatch.setattr("actors.stores.backup_file._flush_folder", refuse)
+    with pytest.raises(StoreError, match="cannot be written"):
+        write(tmp_path / "x", SAMPLE)
+    assert read(tmp_path / "x") == SAMPLE, "the older one is gone, this one is whole"
+
+
+def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(StoreError, match="cannot be written"):
+        write(tmp_path / "notes" / "x", SAMPLE)
 
 
 def test_another_file_is_never_overwritten(tmp_path: Path) -> None:

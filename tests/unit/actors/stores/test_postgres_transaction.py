@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,8 +49,3 @@ def test_every_row_goes_once_and_in_order_in_statements_that_the_protocol_can_ta
         assert text.count("%s") == len(parameters) <= 16_384
         count = len(parameters) // columns
         assert count & (count - 1) == 0
-
-
-def test_only_an_insert_of_one_row_can_be_one_of_many() -> None:
-    with pytest.raises(ValueError, match="not one row"):
-        taken("UPDATE t SET a = ?", [(1,), (2,)])

@@ -111,6 +111,20 @@ def test_by_model_and_provider_count_calls(filled: PlainTransaction) -> None:
     assert figures["by_provider"]["cloud"]["errors"] == {"capacity": 1, "provider_error": 1}
 
 
+def test_a_rating_counts_once_for_each_model_and_provider_of_its_run(tx: PlainTransaction) -> None:
+    for run_id, rating in (("r1", 0.0), ("r2", 1.0)):
+        put_run(tx, run_id, flow="f", user_name="ann", created_at=100.0, finished_at=102.0)
+        put_call(tx, run_id, "a", "big", "local")
+        add_feedback(tx, run_id, "default", "ann", Feedback(rating=rating))
+    put_call(tx, "r2", "b", "small", "local")
+    put_call(tx, "r2", "c", "tiny", "local")
+    put_call(tx, "r2", "d", "big", "cloud")
+    figures = statistics(tx, 0.0, 5000.0, "default")
+    assert figures["by_provider"]["local"]["satisfaction"] == {"avg": 0.5, "count": 2}
+    assert figures["by_provider"]["cloud"]["satisfaction"] == {"avg": 1.0, "count": 1}
+    assert figures["by_model"]["big"]["satisfaction"] == {"avg": 0.5, "count": 2}
+
+
 def test_the_window_is_half_open(filled: PlainTransaction) -> None:
     assert statistics(filled, 100.0, 300.0, "default")["totals"]["runs"] == 2
     assert statistics(filled, 300.0, 300.0, "default")["totals"]["runs"] == 0

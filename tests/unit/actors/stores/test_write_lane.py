@@ -11,7 +11,7 @@ import pytest
 
 from actors.stores.database import Work
 from actors.stores.write_lane import GROUP, WriteLane
-from registries.contracts.errors import StoreError
+from registries.contracts.errors import InternalError, StoreError
 from tests.polling import until
 
 
@@ -109,3 +109,23 @@ async def test_closing_waits_for_what_was_handed_in() -> None:
     await asyncio.sleep(0)
     await lane.close()
     assert [write.result() for write in writes] == list(range(10))
+
+
+@pytest.mark.parametrize("fault", [TypeError("unforeseen"), AssertionError("unreachable"), SystemExit(1)])
+async def test_a_commit_that_breaks_is_told_to_all_who_wait_and_the_lane_goes_on(
+    fault: BaseException,
+) -> None:
+    faults: list[BaseException] = [fault]
+
+    def commit(works: Sequence[Work[Any]]) -> list[Any]:
+        if faults:
+            raise faults.pop()
+        return [work(None) for work in works]  # type: ignore[arg-type]
+
+    lane = WriteLane(commit, "lane")
+    writes = [lane.write(answering(number), "k") for number in range(GROUP)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 10)
+    assert [type(outcome) for outcome in outcomes] == [InternalError] * GROUP
+    assert len({id(outcome) for outcome in outcomes}) == GROUP
+    assert await asyncio.wait_for(lane.write(answering("later"), "k"), 10) == "later"
+    await lane.close()

@@ -7,11 +7,12 @@ from typing import Any
 
 import structlog
 
-from actors.telemetry.logs import bound, configure_logging
+from actors.telemetry.logs import bound, configure_logging, flush_logs
 from registries.contracts.config import RuntimeConfig
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
+    flush_logs()
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

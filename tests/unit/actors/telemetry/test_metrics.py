@@ -56,6 +56,15 @@ def test_a_run_from_start_to_end() -> None:
     assert value(page, "deliberation_improvements_total", outcome="unmeasured") == 1
 
 
+def test_a_run_that_waits_is_not_under_way() -> None:
+    sink = PrometheusSink()
+    metrics = Metrics(sink, "flow_runner")
+    metrics.record_run_started("challenge", 0.2)
+    metrics.record_run_waits("challenge")
+    assert value(sink.page(), "active_workflows", workflow_type="challenge") == 0
+    assert value(sink.page(), "run_status_total", status="waiting") == 1
+
+
 @pytest.mark.parametrize(("delta", "outcome"), [(0.0, "equal"), (-1.0, "worse")])
 def test_what_deliberating_did(delta: float, outcome: str) -> None:
     sink = PrometheusSink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from actors.stores.open_store import open_store
 from registries.contracts.config import RuntimeConfig
 from tests.conformance.stores.sample_runs import new_run
+from tests.postgres_server import with_schema
 from tests.unit.serve_app.cli.shell import Shell
 
 
@@ -50,6 +51,22 @@ def test_a_filled_database_is_given_up_only_when_asked(shell: Shell, tmp_path: P
     assert "1 runs" in shell("restore", str(file), "--replace").stdout
 
 
+def test_a_damaged_database_makes_room_for_a_backup_that_is_whole(shell: Shell, tmp_path: Path) -> None:
+    store_runs(shell.home.path, "r1", "r2")
+    file, database = tmp_path / "x.backup", shell.home.path / "parley.db"
+    assert shell("backup", str(file)).exit_code == 0
+    database.write_bytes(b"no database any more" * 500)
+    refused = shell("restore", str(file))
+    assert refused.exit_code == 1 and "not a database" in refused.stderr
+    (tmp_path / "torn.backup").write_bytes(file.read_bytes()[:-100])
+    assert shell("restore", str(tmp_path / "torn.backup"), "--replace").exit_code == 2
+    assert database.read_bytes().startswith(b"no database"), "not for a damaged backup"
+    done = shell("restore", str(file), "--replace")
+    assert done.exit_code == 0 and "2 runs" in done.stdout, done.stderr
+    (aside,) = shell.home.path.glob("parley.db.damaged-*")
+    assert str(aside) in done.stderr and aside.read_bytes().startswith(b"no database")
+
+
 def test_beside_a_runtime_a_backup_is_made_and_nothing_restored(started: Shell, tmp_path: Path) -> None:
     store_runs(started.home.path, "r1")
     file = tmp_path / "x.backup"
@@ -79,3 +96,13 @@ def test_a_home_without_a_database_has_nothing_to_back_up(shell: Shell, tmp_path
     assert result.exit_code == 2 and "check PARLEY_HOME" in result.stderr
     assert not (tmp_path / "x.backup").exists()
     assert not (shell.home.path / "parley.db").exists()
+
+
+def test_a_backup_with_a_misspelt_schema_is_one_error_that_names_it(
+    shell: Shell, postgres_dsn: str, tmp_path: Path
+) -> None:
+    file, url = tmp_path / "x.backup", with_schema(postgres_dsn, "test_misspelt")
+    for _ in range(2):
+        result = shell("backup", str(file), PARLEY_STORE_URL=url)
+        assert result.exit_code == 2 and "no schema test_misspelt" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1 and not file.exists()

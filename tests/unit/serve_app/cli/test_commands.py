@@ -287,7 +287,7 @@ def test_wrong_settings_are_refused_by_every_command(shell: Shell) -> None:
 
 
 def test_a_fault_of_ours_is_words_and_a_private_file(shell: Shell, fake: FakeRuntime) -> None:
-    fake.json("GET /api/models", {"models": [{"no": "key"}], "tiers": {}})
+    fake.json("GET /api/flows/challenge", {"name": "challenge", "spec": {"nodes": [{"no": "id"}]}})
     result = shell("run", "x")
     assert result.exit_code == 1 and "a fault in parley itself" in result.stderr
     assert "Traceback" not in result.output

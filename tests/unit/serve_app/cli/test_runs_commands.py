@@ -73,7 +73,7 @@ def test_a_run_that_waits_says_how_to_answer(shell: Shell, fake: FakeRuntime) ->
     for result in (whole, shell("run", "x", "--stream")):
         assert result.exit_code == 6
         assert "Is this right?" in result.stdout and "48 + 37 = 75" in result.stdout
-        assert "parley runs resume run-1 --approve | --edit TEXT | --reject" in result.stdout
+        assert "parley runs resume run-1 --question i --approve | --edit TEXT | --reject" in result.stdout
 
 
 def test_the_list_is_a_table_or_ndjson(shell: Shell, fake: FakeRuntime) -> None:
@@ -201,6 +201,7 @@ def test_cancelling(shell: Shell, fake: FakeRuntime) -> None:
 def test_restart_fork_and_resume_print_the_id(shell: Shell, fake: FakeRuntime, tmp_path: Path) -> None:
     for what in ("restart", "fork", "resume"):
         fake.json(f"POST /api/runs/run-1/{what}", {**SUMMARY, "run_id": "run-2"}, 202)
+    fake.json(ONE, {**DETAIL, "status": "waiting", "waiting": WAITING})
     (tmp_path / "better.txt").write_text("48 + 37 = 85\n")
     for words, body in (
         (("restart", "run-1"), {}),
@@ -210,9 +211,19 @@ def test_restart_fork_and_resume_print_the_id(shell: Shell, fake: FakeRuntime, t
             ("fork", "run-1", "--checkpoint", "c1", "--set", "outputs.creator=85"),
             {"checkpoint_id": "c1", "state": {"outputs": {"creator": "85"}}},
         ),
-        (("resume", "run-1", "--approve"), {"action": "approve"}),
-        (("resume", "run-1", "--reject", "--comment", "no"), {"action": "reject", "comment": "no"}),
-        (("resume", "run-1", "--edit", "@better.txt"), {"action": "edit", "text": "48 + 37 = 85\n"}),
+        (("resume", "run-1", "--approve"), {"action": "approve", "interrupt_id": "i"}),
+        (
+            ("resume", "run-1", "--reject", "--comment", "no"),
+            {"action": "reject", "comment": "no", "interrupt_id": "i"},
+        ),
+        (
+            ("resume", "run-1", "--edit", "@better.txt"),
+            {"action": "edit", "text": "48 + 37 = 85\n", "interrupt_id": "i"},
+        ),
+        (
+            ("resume", "run-1", "--question", "i-1", "--approve"),
+            {"action": "approve", "interrupt_id": "i-1"},
+        ),
     ):
         result = shell("runs", *words)
         assert result.exit_code == 0 and result.stdout == "run-2\n", result.output
@@ -221,11 +232,40 @@ def test_restart_fork_and_resume_print_the_id(shell: Shell, fake: FakeRuntime, t
 
 
 def test_a_resumed_run_is_watched_from_there(shell: Shell, fake: FakeRuntime) -> None:
-    fake.json(ONE, {**DETAIL, "status": "waiting", "last_seq": 2})
+    fake.json(ONE, {**DETAIL, "status": "waiting", "last_seq": 2, "waiting": WAITING})
     fake.json("POST /api/runs/run-1/resume", SUMMARY, 202)
     fake.events(EVENTS, *run_events())
     result = shell("runs", "resume", "run-1", "--approve", "--watch")
     assert result.exit_code == 0 and "answer       85" in result.stdout
+
+
+def test_what_is_decided_is_shown(shell: Shell, fake: FakeRuntime) -> None:
+    asked = {**WAITING, "text": "48 + 37 = 75" + "!" * 500}
+    fake.json(ONE, {**DETAIL, "status": "waiting", "waiting": asked})
+    fake.json("POST /api/runs/run-1/resume", SUMMARY, 202)
+    result = shell("runs", "resume", "run-1", "--approve")
+    assert result.stdout == "run-1\n"
+    assert "approve: Is this right?  (node gate)" in result.stderr and "48 + 37 = 75!!!" in result.stderr
+    assert len(result.stderr) < 500
+    assert "48 + 37" not in shell("runs", "resume", "run-1", "--approve", "--json").stderr
+
+
+def test_a_question_that_is_answered_already_is_not_taken_for_the_next(
+    shell: Shell, fake: FakeRuntime
+) -> None:
+    fake.json(ONE, {**DETAIL, "status": "waiting", "waiting": WAITING})
+    told = {"code": "conflict", "message": "run run-1 waits with another question now", "param": "x"}
+    fake.json("POST /api/runs/run-1/resume", {"error": told}, 409)
+    result = shell("runs", "resume", "run-1", "--question", "i-0", "--approve")
+    assert result.exit_code == 2 and "another question now" in result.stderr and result.stdout == ""
+    assert fake.asked[-1][2] == {"action": "approve", "interrupt_id": "i-0"}
+
+
+def test_a_run_that_does_not_wait_is_sent_no_decision(shell: Shell, fake: FakeRuntime) -> None:
+    fake.json(ONE, {**DETAIL, "status": "running"})
+    result = shell("runs", "resume", "run-1", "--approve")
+    assert result.exit_code == 2 and "does not wait for a decision, it is running" in result.stderr
+    assert [route for route, *_ in fake.asked] == [ONE], "a question that comes meanwhile was never read"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +311,9 @@ def test_statistics_are_tables(shell: Shell, fake: FakeRuntime) -> None:
         "satisfaction": {"avg": 0.75, "count": 2},
     }
     nothing = {"runs": 0, "by_status": {}, "success_rate": None, "latency_s": {"count": 0, "avg": None}}
-    document = {"totals": figures, "by_flow": {"challenge": figures}, "by_model": {"nano-m": figures}}
+    window = {"since": 1.0, "until": 2.0, "step_s": 3600.0}
+    by_name = {"by_flow": {"challenge": figures}, "by_model": {"nano-m": figures}}
+    document = {**window, "totals": figures, **by_name, "newer": {"deep": 1}}
     health = {
         "score": 0.9,
         "parts": {"success": {"score": 0.67, "weight": 1, "value": 0.67, "why": "1 of 3 failed"}},
@@ -288,7 +330,8 @@ def test_statistics_are_tables(shell: Shell, fake: FakeRuntime) -> None:
         assert words in text
     assert "challenge  3     66.7%    1.00 s  1.50 s  30 in, 12 out  $0.001500  provider_error 1" in text
     assert "health       0.90" in text and "1 of 3 failed" in text
-    assert json.loads(shell("stats", "--json").stdout)["health"]["score"] == 0.9
-    fake.json("GET /api/stats?hours=1.0&user=nobody", {"totals": nothing, "by_flow": {}})
+    told = json.loads(shell("stats", "--json").stdout)
+    assert told.pop("health")["score"] == 0.9 and told == document
+    fake.json("GET /api/stats?hours=1.0&user=nobody", {**window, "totals": nothing, "by_flow": {}})
     text = shell("stats", "--hours", "1", "--user", "nobody").stdout
     assert "0 in 1 h\n" in text and "success      -\n" in text

@@ -43,7 +43,9 @@ from serve_app.cli.runs_fork import edits_from
 from serve_app.cli.runs_list import ago
 from serve_app.cli.show_result import cost, generation_facts, improvement, tokens
 from serve_app.cli.table import table_lines
+from serve_app.client.answers import tolerant
 from serve_app.client.api_errors import NotRunning
+from serve_app.client.catalogue import FlowDetail, ModelList
 from serve_app.lifecycle.compose_config import completed_config
 from serve_app.lifecycle.runtime_home import RuntimeHome, write_private
 from serve_app.settings import load_settings
@@ -205,20 +207,18 @@ def model(key: str) -> dict[str, object]:
 
 
 def test_the_models_in_use_are_those_of_the_flows_nodes() -> None:
-    listed = {
-        "models": [model("a"), model("b"), model("c"), {"key": "new", "shape": 1}],
-        "tiers": {"strong": "b"},
-    }
+    entries = [model("a"), model("b"), model("c"), {"key": "new", "shape": 1}]
+    listed = tolerant(ModelList, {"models": entries, "tiers": {"strong": "b"}}, "allow")
     nodes = [
         {"id": "one", "model": "a"},
         {"id": "two", "role": "critic", "model": "tier:strong"},
         {"id": "three"},
         {"id": "four", "model": "new"},
     ]
-    flow = {"spec": {"nodes": nodes}}
+    flow = FlowDetail(name="f", spec={"nodes": nodes})
     assert [m.key for m in models_in_use(listed, flow, {})] == ["a", "b"]
     assert [m.key for m in models_in_use(listed, flow, {"critic": "c", "three": "b"})] == ["a", "c", "b"]
-    assert models_in_use({}, {}, {}) == []
+    assert models_in_use(ModelList(models=()), FlowDetail(name="f"), {}) == []
 
 
 def test_another_model_than_the_named_one_is_told() -> None:

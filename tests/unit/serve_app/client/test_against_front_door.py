@@ -56,6 +56,13 @@ def durable(events: list[RunEvent]) -> list[int]:
     return [event.seq for event in events if event.type != "node.token"]
 
 
+def shape(value: Any) -> Any:
+    """Its names at every depth: what it says changes from one moment to the next."""
+    if isinstance(value, dict):
+        return {name: shape(part) for name, part in value.items()}
+    return [shape(part) for part in value[:1]] if isinstance(value, list) else type(value).__name__
+
+
 async def test_a_run_is_waited_for_streamed_or_left_alone() -> None:
     async with served() as (_, client, _):
         assert (await client.run(ASK)).answer == "85"
@@ -84,12 +91,42 @@ async def test_runs_are_listed_page_by_page_and_rated() -> None:
         assert (await client.give_feedback("run-1", 0.25, "so so")).rating == 0.25
         (given,) = (await client.get_run("run-1")).feedback
         assert (given.rating, given.comment, given.user) == (0.25, "so so", "admin")
-        assert (await client.stats(hours=1))["totals"]["runs"] == 5
-        assert (await client.user_stats("admin", hours=1))["user"] == "admin"
+        figures = await client.stats(hours=1)
+        assert figures.totals.runs == figures.by_flow["challenge"].runs == 5
+        assert figures.totals.satisfaction.avg == 0.25 and figures.totals.latency_s.count == 5
+        assert sum(point.runs for point in figures.trend) == 5 and figures.until - figures.since == 3600
+        own = await client.user_stats("admin", hours=1)
+        assert own.user == "admin" and own.totals.runs == 5 and own.recent[0].run_id == "run-5"
+        assert own.favourite_flows[0].flow == "challenge"
         health = await client.health_score()
         assert 0 <= health.score <= 1 and health.parts
         with pytest.raises(ValidationError):
             await client.stats(hours=0)
+
+
+async def test_what_is_registered_and_how_the_runtime_is() -> None:
+    async with served() as (_, client, _):
+        listed, strategies, flows = await client.models(), await client.strategies(), await client.flows()
+        nano = next(entry for entry in listed.models if entry.key == "nano-m")
+        assert (nano.state, nano.provider, nano.tier) == ("ready", "local", "strong")
+        assert listed.tiers["strong"] in {entry.key for entry in listed.models}
+        assert strategies.default in {entry.name for entry in strategies.strategies}
+        assert "challenge" in {flow.name for flow in flows.flows}
+        flow = await client.flow("challenge")
+        assert "creator" in flow.roles and flow.spec["nodes"] and flow.mermaid
+        facts = await client.system()
+        assert facts.version == "1.2.3" and facts.machine["cpu_percent"] == 3.0
+
+
+@pytest.mark.parametrize("method", ["stats", "user_stats", "models", "strategies", "flows", "flow", "system"])
+async def test_a_document_is_read_whole(method: str) -> None:
+    path = {"stats": "stats?hours=24", "user_stats": "stats/users/admin?hours=24", "flow": "flows/challenge"}
+    arguments = {"user_stats": ("admin",), "flow": ("challenge",)}.get(method, ())
+    async with served() as (door, client, _):
+        await client.run(ASK)
+        sent = (await door.client.get(f"/api/{path.get(method, method)}")).json()
+        read = (await getattr(client, method)(*arguments)).model_dump(mode="json", exclude_unset=True)
+        assert shape(read) == shape(sent)
 
 
 async def test_every_cut_of_a_history_is_made_good() -> None:
@@ -127,13 +164,38 @@ async def test_a_run_that_waits_is_answered() -> None:
         assert told[-1].type == "run.waiting"
         paused = await client.wait_for(result.run_id)
         assert paused.waiting is not None and paused.waiting.question == "Send it?"
-        await client.resume_run(result.run_id, "edit", text="85!", comment="louder")
+        with pytest.raises(Conflict, match="'i-1' of node approval: Send it\\?"):
+            await client.resume_run(result.run_id, "approve", interrupt_id="i-0")
+        asked = paused.waiting.interrupt_id
+        await client.resume_run(
+            result.run_id, "edit", text="85!", comment="louder", interrupt_id=asked, idempotency_key="mine"
+        )
         rest = [event async for event in client.events(result.run_id, after=told[-1].seq)]
         assert [rest[0].type, rest[-1].type] == ["run.resumed", "run.completed"]
         whole = [event async for event in client.events(result.run_id, until="waiting")]
         assert whole[-1].type == "run.completed", "it waited once, and does no more"
         with pytest.raises(Conflict):
             await client.resume_run(result.run_id, "approve")
+
+
+@pytest.mark.parametrize("rests", ["run.waiting", "run.failed"])
+async def test_a_stream_with_a_used_key_goes_on_past_what_was_settled_once(rests: str) -> None:
+    async with served() as (door, client, network):
+        door.runner.story = waiting_story if rests == "run.waiting" else failed_story
+        first = [event async for event in client.stream_run(ASK, "order-1")]
+        assert first[-1].type == rests
+        network.asked.clear()
+        again = [event async for event in client.stream_run(ASK, "order-1")]
+        assert durable(again) == durable(first), "it still rests there"
+        if rests == "run.waiting":
+            await client.resume_run("run-1", "approve")
+        else:
+            await client.restart_run("run-1")
+        await client.wait_for("run-1", until="end")
+        whole = [event async for event in client.stream_run(ASK, "order-1")]
+        assert durable(whole) == list(range(1, len(whole) + 1)) and whole[-1].type == "run.completed"
+        assert rests in [event.type for event in whole] and len(await door.rows()) == 1
+        assert "GET /api/runs/run-1/events" not in network.asked, "one connection was enough"
 
 
 async def test_a_failed_run_is_restarted_and_read_past_its_first_end() -> None:
@@ -170,6 +232,10 @@ async def test_a_run_is_forked_from_a_checkpoint_with_another_state() -> None:
         assert [row.run_id async for row in client.iter_runs(parent=made.run_id)] == [forked.run_id]
         with pytest.raises(NotFound):
             await client.fork_run(made.run_id, "no-such-checkpoint")
+        keyed = [await client.fork_run(made.run_id, state=edits, idempotency_key="mine") for _ in range(2)]
+        assert keyed[0].run_id == keyed[1].run_id and len(await door.rows()) == 3
+        with pytest.raises(KeyReused):
+            await client.fork_run(made.run_id, idempotency_key="mine")
 
 
 async def test_a_run_is_cancelled() -> None:

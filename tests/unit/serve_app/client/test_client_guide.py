@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ GUIDE = Path(__file__).parents[4] / "docs" / "client.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 SUMMARY = {"run_id": "run-1", "status": "queued", "flow": "challenge"}
 DETAIL = {**SUMMARY, "status": "completed", "answer": "85", "cost_usd": 0.0015, "attempts": 1, "result": RUN}
+WINDOW = {"since": 1.0, "until": 2.0, "step_s": 3600.0}
 SAID = ["85", "85", "run.completed", "", "", "ready", "no such run r-1", "85\n85"]
 """What each block prints, in the order of the guide (a part of it)."""
 
@@ -39,7 +41,9 @@ def _fill(fake: FakeRuntime) -> None:
     fake.json("POST /api/runs", SUMMARY, 202)
     fake.events("GET /api/runs/run-1/events?until=waiting", *run_events())
     fake.json("GET /api/runs/run-1?log=false&state=false", DETAIL)
-    rows = [{**SUMMARY, "run_id": "a", "status": "failed"}, {**SUMMARY, "run_id": "b", "status": "waiting"}]
+    asked = {"node": "approval", "interrupt_id": "i-1", "text": "48 + 37 = 75", "question": "Send it?"}
+    waits = {**SUMMARY, "run_id": "b", "status": "waiting", "waiting": asked}
+    rows: list[dict[str, Any]] = [{**SUMMARY, "run_id": "a", "status": "failed"}, waits]
     fake.json("GET /api/runs?status=failed%2Cwaiting&flow=challenge", {"runs": rows, "next_cursor": None})
     for row in rows:
         fake.json(f"GET /api/runs/{row['run_id']}?log=true&state=false", row)
@@ -48,7 +52,7 @@ def _fill(fake: FakeRuntime) -> None:
         fake.json(f"POST /api/runs/{what}", SUMMARY, 202)
     fake.json("POST /api/runs/run-1/cancel", {"run_id": "run-1", "status": "cancelled"})
     fake.json("POST /api/runs/run-1/feedback", {"run_id": "run-1", "rating": 1, "comment": "just right"})
-    fake.json("GET /api/stats?hours=24", {"totals": {"runs": 3}})
+    fake.json("GET /api/stats?hours=24", {**WINDOW, "totals": {"runs": 3}})
     fake.json("GET /api/stats/health?hours=1", {"score": 1.0, "parts": {}})
     fake.json("GET /api/ready", {"status": "ready"})
     missing = {"error": {"code": "not_found", "message": "no such run", "request_id": "r-1"}}

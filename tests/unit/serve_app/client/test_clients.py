@@ -139,12 +139,28 @@ def test_readiness_is_told_whatever_the_status(fake: FakeRuntime, client: Client
 
 
 def test_lists_and_facts(fake: FakeRuntime, client: Client) -> None:
-    for route in ("models", "strategies", "flows", "system"):
-        fake.json(f"GET /api/{route}", {route: []})
+    fill_lists(fake)
     fake.json("GET /api/flows/a%2Fb", {"name": "a/b"})
-    assert client.models() == {"models": []} and client.strategies() == {"strategies": []}
-    assert client.flows() == {"flows": []} and client.system() == {"system": []}
-    assert client.flow("a/b") == {"name": "a/b"}
+    assert client.models().models[0].state == "warming" and client.strategies().strategies[0].name == "s"
+    assert client.flows().flows[0].roles == ("creator",) and client.system().version == "9"
+    assert client.flow("a/b").name == "a/b"
+    newer = client.models().models[0].model_dump()
+    assert newer["newer"] == {"deep": 1}, "kept for who prints it"
+    fake.json("GET /api/models", [])
+    fake.json("GET /api/system", {"version": None})
+    with pytest.raises(InternalError, match="no ModelList"):
+        client.models()
+    with pytest.raises(InternalError, match="no SystemFacts"):
+        client.system()
+
+
+def fill_lists(fake: FakeRuntime) -> None:
+    """As a newer runtime tells them."""
+    entry = {"key": "m", "state": "warming", "engine": "abacus", "newer": {"deep": 1}}
+    fake.json("GET /api/models", {"models": [entry], "tiers": {"strong": "m"}, "newer": 1})
+    fake.json("GET /api/strategies", {"strategies": [{"name": "s", "newer": 1}], "default": "s"})
+    fake.json("GET /api/flows", {"flows": [{"name": "f", "roles": ["creator"], "newer": 1}]})
+    fake.json("GET /api/system", {"version": "9", "newer": 1})
 
 
 def test_nobody_there_says_how_to_start(tmp_path: Path) -> None:
@@ -161,16 +177,15 @@ async def test_the_async_client_does_the_same(fake: FakeRuntime) -> None:
     fake.json("POST /api/orchestrate", RUN)
     fake.events("POST /api/inference", *TOKENS, ("result", GENERATION))
     fake.json("GET /api/ready", {"status": "ready"})
-    for route in ("models", "strategies", "flows", "system"):
-        fake.json(f"GET /api/{route}", {route: []})
+    fill_lists(fake)
     fake.json("GET /api/flows/linear", {"name": "linear"})
     async with AsyncClient(connection=Connection(fake.url, "k"), retries=ONCE) as client:
         assert (await client.run(DELIBERATE)).answer == "85"
         assert len([item async for item in client.stream_inference(ASK)]) == 3
         assert (await client.ready()).status == "ready"
-        assert await client.models() == {"models": []} and await client.strategies() == {"strategies": []}
-        assert await client.flows() == {"flows": []} and await client.system() == {"system": []}
-        assert await client.flow("linear") == {"name": "linear"}
+        assert (await client.models()).tiers == {"strong": "m"} and (await client.strategies()).default == "s"
+        assert (await client.flows()).flows[0].name == "f" and (await client.system()).version == "9"
+        assert (await client.flow("linear")).name == "linear"
 
 
 async def test_the_async_client_fails_the_same(fake: FakeRuntime) -> None:

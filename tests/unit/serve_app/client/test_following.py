@@ -75,6 +75,20 @@ def test_a_streamed_run_outlives_its_connections(
 
 
 @both
+@given(told=stories, plan=troubles)
+def test_a_run_that_a_key_had_made_is_read_to_its_newest_end(
+    read: Read, told: list[RunEvent], plan: list[tuple[Trouble, float]]
+) -> None:
+    network = TornNetwork(told, plan, replayed=True)
+    try:
+        seen = read(network, "stream_run", 0)
+    except ParleyError:
+        assert [method for method, *_ in network.asked] == ["POST"] * 3
+        return
+    assert [e for e in seen if e.type != "node.token"] == network.durable
+
+
+@both
 def test_it_is_cut_at_every_byte_once(read: Read) -> None:
     told = story([2, 1], waits=True, fails=True)
     for share in range(101):

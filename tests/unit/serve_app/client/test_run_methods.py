@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from registries.contracts.errors import BudgetError, Conflict, InternalError, KeyReused, NotFound, StoreFull
+from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import RunRequest
 from serve_app.client import AsyncClient, Client, Connection, NotRunning, Retries
 from serve_app.client.answers import RunDetail, run_event, tolerant
-from tests.unit.serve_app.sample_answers import RUN, event
+from tests.unit.serve_app.sample_answers import GENERATION, RUN, event
 
 HERE = Connection("http://parley", "key")
 AT_ONCE = Retries(base_s=0)
@@ -33,6 +34,7 @@ DETAIL: dict[str, Any] = {
     "newer": True,
 }
 HEALTH = {"score": 0.9, "parts": {"errors": {"score": 0.8, "weight": 2, "value": 0.01, "why": "1 of 100"}}}
+FIGURES = {"since": 1.0, "until": 2.0, "step_s": 3600.0, "totals": {"runs": 2}}
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
@@ -96,6 +98,14 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any]] = [
         SUMMARY,
     ),
     (
+        "resume_run",
+        ("r", "approve"),
+        {"interrupt_id": "i-1"},
+        "POST /api/runs/r/resume",
+        {"action": "approve", "interrupt_id": "i-1"},
+        SUMMARY,
+    ),
+    (
         "give_feedback",
         ("r", 0.0),
         {},
@@ -103,8 +113,8 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any]] = [
         {"rating": 0.0},
         {"run_id": "r", "rating": 0, "comment": None},
     ),
-    ("stats", (), {}, "GET /api/stats?hours=24", None, {"runs": {}}),
-    ("user_stats", ("a/b", 2), {}, "GET /api/stats/users/a%2Fb?hours=2", None, {"user": "a/b"}),
+    ("stats", (), {}, "GET /api/stats?hours=24", None, FIGURES),
+    ("user_stats", ("a/b", 2), {}, "GET /api/stats/users/a%2Fb?hours=2", None, {**FIGURES, "user": "a/b"}),
     ("health_score", (), {}, "GET /api/stats/health?hours=1", None, HEALTH),
 ]
 
@@ -125,12 +135,11 @@ def test_a_method_is_one_request(
     assert f"{request.method} {request.url.raw_path.decode()}" == asked
     assert (json.loads(request.content) if request.content else None) == body
     assert request.headers["x-api-key"] == "key"
-    assert (len(request.headers.get("idempotency-key", "")) == 36) == (request.method == "POST")
-    if isinstance(got, dict):
-        assert got == answer
-    else:
-        shown = got.model_dump(mode="json", exclude_unset=True)
-        assert {name for name in answer if name != "newer"} >= set(shown), "nothing invented"
+    # A model call outlives its client by a key: it is sent for those alone who give one.
+    makes_key = request.method == "POST" and request.url.path != "/api/inference"
+    assert (len(request.headers.get("idempotency-key", "")) == 36) == makes_key
+    shown = got.model_dump(mode="json", exclude_unset=True)
+    assert {name for name in answer if name != "newer"} >= set(shown), "nothing invented"
 
 
 def test_both_clients_have_the_same_methods() -> None:
@@ -233,14 +242,26 @@ def test_a_refusal_is_an_error_of_ours_and_final(ask: Any, status: int, code: st
 
 
 @both
-def test_the_callers_own_key_is_used(ask: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "args", "answer"),
+    [
+        ("run", (ASK,), RUN),
+        ("create_run", (ASK,), SUMMARY),
+        ("cancel_run", ("r",), SUMMARY),
+        ("restart_run", ("r",), SUMMARY),
+        ("fork_run", ("r",), SUMMARY),
+        ("resume_run", ("r", "approve"), SUMMARY),
+        ("give_feedback", ("r", 1.0), {"rating": 1.0}),
+    ],
+)
+def test_the_callers_own_key_is_used(ask: Any, method: str, args: Any, answer: Any) -> None:
     keys = []
 
     def respond(request: httpx.Request) -> httpx.Response:
         keys.append(request.headers["idempotency-key"])
-        return httpx.Response(202, json=SUMMARY)
+        return httpx.Response(202, json=answer)
 
-    ask(respond, "create_run", ASK, "order-17")
+    ask(respond, method, *args, idempotency_key="order-17")
     assert keys == ["order-17"]
 
 
@@ -260,3 +281,25 @@ def test_a_broken_connection_is_no_second_run(ask: Any) -> None:
     keys += ["", ""]
     with pytest.raises(NotRunning):
         ask(lambda r: (_ for _ in ()).throw(httpx.ConnectError("no")), "run", ASK)
+
+
+CALL = GenerationRequest(prompt="x")
+
+
+@both
+def test_a_broken_connection_is_no_second_model_call(ask: Any) -> None:
+    keys = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) < 3:
+            raise httpx.RemoteProtocolError("the server went away")
+        if json.loads(request.content)["stream"]:
+            return httpx.Response(200, text=f"event: result\ndata: {json.dumps(GENERATION)}\n\n")
+        return httpx.Response(200, json=GENERATION)
+
+    assert ask(respond, "inference", CALL, "call-17").text == GENERATION["text"]
+    assert keys == ["call-17"] * 3
+    keys.clear()
+    assert ask(respond, "stream_inference", CALL, "call-17")[-1].text == GENERATION["text"]
+    assert keys == ["call-17"] * 3

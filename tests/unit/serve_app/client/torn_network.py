@@ -21,12 +21,13 @@ class TornNetwork:
 
     ``plan`` is what happens to one connection after the other: its trouble, and the share of the bytes that
     arrive before it. After the plan all is well. ``asked`` is each request: method, path, Last-Event-ID and
-    Idempotency-Key.
+    Idempotency-Key. ``replayed``: the run was made by an earlier request with the same key.
     """
 
     story: Sequence[RunEvent]
     plan: Sequence[tuple[Trouble, float]] = ()
     asked: list[tuple[str, str, int | None, str | None]] = field(default_factory=list)
+    replayed: bool = False
 
     @property
     def durable(self) -> list[RunEvent]:
@@ -62,7 +63,8 @@ class TornNetwork:
                 body = whole[:1]
             elif trouble == "ended" and any(body.endswith(end) for end in ends):
                 body = body[:-1]
-        return httpx.Response(200, stream=Bytes(body, torn=trouble == "torn"))
+        headers = {"idempotency-replayed": "true"} if self.replayed and request.method == "POST" else {}
+        return httpx.Response(200, headers=headers, stream=Bytes(body, torn=trouble == "torn"))
 
     def _told(self, after: int, skip: bool) -> list[RunEvent]:
         told = [e for e in self.story if e.seq > after or (e.type == "node.token" and e.seq >= after > 0)]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from actors.free_ports import ephemeral_range, free_port, is_free
 from serve_app.doctor import machine_checks as doctor
 from serve_app.doctor.model_servers import ModelServer, find_model_servers, model_names, suggestion
 from serve_app.lifecycle.runtime_home import RuntimeHome
@@ -79,6 +80,16 @@ def test_engines_and_proxy() -> None:
 def test_memory_and_disk(tmp_path: Path) -> None:
     assert [doctor.memory_check(gb).verdict for gb in (16, 5, 2)] == ["ok", "note", "missing"]
     assert str(tmp_path) in doctor.disk_check(tmp_path / "not" / "there").detail
+
+
+def test_a_port_that_a_connection_may_take_is_noted(tmp_path: Path) -> None:
+    handed_out = ephemeral_range()
+    free = next(port for port in reversed(handed_out) if is_free(port))
+    ports = {"PORT": str(free), "PARLEY_DASHBOARD_PORT": str(free_port())}
+    settings = load_settings({"PARLEY_HOME": str(tmp_path), **ports}, None)
+    api, dashboard = doctor.port_checks(settings, RuntimeHome(tmp_path))
+    assert api.verdict == "note" and f"{handed_out[0]}-{handed_out[-1]}" in api.detail
+    assert "PORT" in api.advice and dashboard.verdict == "ok"
 
 
 def test_ports_and_redis(tmp_path: Path) -> None:

@@ -8,24 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from actors.free_ports import free_port
 from registries.contracts.errors import Conflict
-from serve_app.lifecycle.ports import WantedPort, check_ports, holder_of, is_free
+from serve_app.lifecycle.ports import WantedPort, check_ports, holder_of
 
 
 @pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
 def taken(request: pytest.FixtureRequest) -> Iterator[int]:
     with socket.create_server((request.param, 0)) as server:
         yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def test_a_port_that_somebody_listens_on_is_not_free(taken: int) -> None:
-    assert not is_free(taken)
-    assert is_free(free_port())
 
 
 def test_the_holder_is_named(taken: int) -> None:
