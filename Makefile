@@ -36,7 +36,8 @@ ALONE := overload two_nodes
 
 # Every fault test at its full size, 20 minutes at most; PARLEY_CHAOS_SEED=… throws the same dice again.
 chaos: env
-	@PARLEY_CHAOS=long $(BIN)/python -m pytest tests/chaos/test_engine_*.py -n 2 --dist loadfile --durations=20
+	@PARLEY_CHAOS=long $(BIN)/python -m pytest tests/chaos/test_engine_*.py tests/conformance/stores/test_lifecycle_model.py \
+	  -n 2 --dist loadfile --durations=20
 	@PARLEY_CHAOS=long $(BIN)/python -m pytest tests/chaos --ignore-glob='tests/chaos/test_engine_*.py' \
 	  $(patsubst %,--ignore=tests/chaos/test_%.py,$(ALONE)) --durations=20
 	@for part in $(ALONE); do PARLEY_CHAOS=long $(BIN)/python -m pytest tests/chaos/test_$$part.py --durations=20; done

@@ -47,8 +47,6 @@ from registries.loader import load_catalog
 
 APP_NAME = "parley"
 DEPLOYMENT = "FlowRunner"
-DRAIN_S = 20.0
-"""How long runs may go on when their replica is told to stop; then they are handed over."""
 STOP_POLL_S = 0.2
 """How late a runner may notice that it has to stop."""
 CLOSE_S = 15.0
@@ -198,9 +196,10 @@ class FlowRunner:
     async def _drain(self) -> None:
         """Runs may finish, then they are handed over; nothing is lost. May be called again meanwhile."""
         self._register.draining = True
-        ends_at = time.monotonic() + DRAIN_S
+        drain_s = self._config.runner_drain_s
+        ends_at = time.monotonic() + drain_s
         try:
-            await self._queue.settle(DRAIN_S)
+            await self._queue.settle(drain_s)
         except TimeoutError:
             structlog.get_logger("actors.flow_runner").warning("claim_not_over")
         await self._register.drain(max(0.0, ends_at - time.monotonic()))
@@ -256,7 +255,7 @@ def flow_runner_app(config: RuntimeConfig) -> serve.Application:
         max_ongoing_requests=config.runner_max_ongoing + config.runner_max_queued,
         max_queued_requests=config.runner_max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1.0),
-        graceful_shutdown_timeout_s=DRAIN_S + HAND_OVER_S + CLOSE_S,
+        graceful_shutdown_timeout_s=config.runner_drain_s + HAND_OVER_S + CLOSE_S,
         logging_config=LoggingConfig(enable_access_log=False),
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5,

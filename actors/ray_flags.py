@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -119,9 +120,14 @@ class RayPorts:
             raise ValueError("Ray's GCS must not take 6379: that is where Redis lives")
 
 
-def find_ports() -> RayPorts:
-    """Ports that are free on this machine and that nothing takes by chance before they are bound."""
-    return RayPorts(*free_ports(len(fields(RayPorts))))
+def find_ports(exclude: Collection[int] = ()) -> RayPorts:
+    """Ports that are free on this machine and that nothing takes by chance before they are bound.
+
+    ``exclude``: the runtime's other ports, which nobody holds yet either.
+    """
+    wanted = len(fields(RayPorts))
+    found = [port for port in free_ports(wanted + len(exclude)) if port not in exclude]
+    return RayPorts(*found[:wanted])
 
 
 def private_dir(config: RuntimeConfig) -> Path:

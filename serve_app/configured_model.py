@@ -85,7 +85,14 @@ def _remote(
 def _as_folder(model: str) -> Path | None:
     """The folder that ``model`` means, or None for an id; raises ValidationError when it holds no model."""
     looks_like_path = model.startswith(("/", "~", "./", "../")) or model in {".", ".."}
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError:
+        raise ValidationError(
+            f"PARLEY_MODEL={model!r}: no home directory is known for its ~. "
+            "Allowed: an existing folder, or a Hugging Face id (owner/name)",
+            param="PARLEY_MODEL",
+        ) from None
     if not looks_like_path and not path.is_dir():
         return None
     if not (path / "config.json").is_file():

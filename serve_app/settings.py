@@ -80,6 +80,7 @@ class Settings:
     redis_url: str | None = field(repr=False)
     deadline_s: float
     lease_ttl_s: float
+    runner_drain_s: float
     max_queued_runs: int
     max_body_bytes: int
     expert_workers: int
@@ -126,6 +127,7 @@ class Settings:
                 runs_days=self.retention_runs_days, checkpoints_days=self.retention_checkpoints_days
             ),
             "lease": LeaseConfig(ttl_s=self.lease_ttl_s),
+            "runner_drain_s": self.runner_drain_s,
             "max_queued_runs": self.max_queued_runs,
             "redis_url": self.redis_url or "",
             "max_body_bytes": self.max_body_bytes,
@@ -176,7 +178,7 @@ def load_settings(
         try:
             values[variable.field] = variable.value_of(texts.get(variable.name))
         except NotAllowed:
-            problems.append(_refusal(variable, texts[variable.name]))
+            problems.append(_refusal(variable, texts.get(variable.name) or variable.default))
     problems += _contradictions(values)
     if problems:
         raise ValidationError(

@@ -92,7 +92,11 @@ def folder(text: str) -> str:
     """A path; ~ is the home directory; relative ones count from the current directory."""
     if "\x00" in text:
         raise NotAllowed
-    return str(Path(text).expanduser().absolute())
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        # ~ or ~USER, and nobody knows a home directory for it.
+        raise NotAllowed from None
 
 
 def own_folder(text: str) -> str:
@@ -336,6 +340,14 @@ VARIABLES: tuple[Variable, ...] = (
         "seconds, above 1 and at most 3600",
         "10",
         about="so long after a runner's last sign of life others take its runs over",
+    ),
+    Variable(
+        "PARLEY_RUNNER_DRAIN_S",
+        "runner_drain_s",
+        number(0, 86_400),
+        "seconds, above 0 and at most 86400",
+        "20",
+        about="how long a runner that is stopped lets its runs end before it hands them over",
     ),
     Variable(
         "PARLEY_MAX_QUEUED_RUNS",

@@ -11,7 +11,7 @@ import pytest
 # Before Ray is imported: Serve's threads outlive a driver for a moment and would start a cluster themselves.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
-from tests.machine_pace import paced
+from tests.machine_pace import measure_again, paced
 from tests.runtime_cluster import RunningCluster, attached_to, running_cluster
 from tests.server_search import NOT_TESTED, UNTESTED_VARIABLE
 
@@ -76,6 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         stated = item.get_closest_marker("timeout")
         seconds = stated.args[0] if stated is not None else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(min(paced(seconds), 2 * seconds)), append=False)
+
+
+def pytest_runtest_setup() -> None:
+    """Limits follow a machine that becomes slower in the middle of the run."""
+    measure_again()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 
-_READY_S = 30.0
+from tests.machine_pace import paced
+
+_READY_S = 15.0
 _UNPRIVILEGED = ("postgres", "nobody")
 
 
@@ -59,7 +61,7 @@ class OwnServer:
 
     def start(self) -> None:
         """Start it and return when it answers; raises RuntimeError with its output when it ends instead."""
-        deadline = time.monotonic() + _READY_S
+        deadline = time.monotonic() + paced(_READY_S)
         while True:
             with open(self._folder / "server.log", "ab") as log:
                 self._process = subprocess.Popen(
@@ -82,13 +84,14 @@ class OwnServer:
                 raise RuntimeError(f"{self._command[0]} ended: {self.log()[-2000:]}")
             time.sleep(0.1)
 
-    def stop(self, number: signal.Signals = signal.SIGINT, patience_s: float = _READY_S) -> None:
+    def stop(self, number: signal.Signals = signal.SIGINT, patience_s: float | None = None) -> None:
         """Ask for its end and wait for it; nothing when it does not run.
 
         Raises StillRunning, with what its processes do, when it does not heed.
         """
         if self._process is None or self._process.poll() is not None:
             return
+        patience_s = paced(_READY_S) if patience_s is None else patience_s
         self._process.send_signal(number)
         try:
             self._process.wait(patience_s)
@@ -99,7 +102,7 @@ class OwnServer:
         """SIGKILL to it and all its processes, as a crash of the machine would."""
         self._signal(signal.SIGKILL)
         if self._process is not None:
-            self._process.wait(_READY_S)
+            self._process.wait(paced(_READY_S))
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""

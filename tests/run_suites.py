@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.server_search import UNTESTED_VARIABLE
@@ -113,11 +115,29 @@ def report_coverage(complete: bool) -> int:
     if not any(ROOT.glob(".coverage.*")):
         print("nothing was measured: no coverage")
         return 1 if complete else 0
+    _drop_torn_files()
     subprocess.run([sys.executable, "-m", "coverage", "combine", "--quiet"], cwd=ROOT, check=True)
     floor = COVERAGE_FLOOR_PERCENT if complete else 0
     return subprocess.run(
         [sys.executable, "-m", "coverage", "report", f"--fail-under={floor}"], cwd=ROOT
     ).returncode
+
+
+def _drop_torn_files() -> None:
+    """Killed while it saves, a process leaves a file that coverage cannot combine: it has no journal."""
+    torn = [file for file in ROOT.glob(".coverage.*") if not _is_whole(file)]
+    for file in torn:
+        file.unlink()
+    if torn:
+        print(f"coverage: {len(torn)} files of killed processes were torn and are left out")
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(file)) as connection:
+            return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+    except sqlite3.DatabaseError:
+        return False
 
 
 if __name__ == "__main__":

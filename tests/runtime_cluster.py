@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from actors.free_ports import free_port
+from actors.free_ports import free_ports
 from actors.ray_flags import RayPorts, find_ports, gcs_address, private_dir, ray_environment
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import BreakerConfig, LeaseConfig, RuntimeConfig
@@ -69,19 +69,21 @@ class RunningCluster:
 
 def cluster_config(home: Path, **changes: Any) -> RuntimeConfig:
     """The configuration of a test runtime: scripted models alone, free ports, spans to a file."""
+    http_port, dashboard_port = free_ports(2)
     settings: dict[str, Any] = {
         "home": str(home),
         "instance": uuid.uuid4().hex,
-        "http_port": free_port(),
-        "dashboard_port": free_port(),
+        "http_port": http_port,
+        "dashboard_port": dashboard_port,
         "api_key": f"test-{uuid.uuid4().hex}",
         "default_provider": "scripted",
         "models": tuple(str(m["key"]) for m in SCRIPTED_MODELS if m["engine"] == "scripted"),
         "extra_models": SCRIPTED_MODELS,
         "tiers": SCRIPTED_TIERS,
         "breaker": BreakerConfig(max_failures=3, timeout_s=BREAKER_REST_S),
-        # Short, so that runs of killed runners go on soon; what parks runs is tested without a cluster.
-        "lease": LeaseConfig(ttl_s=3.0, scan_s=0.5, max_deaths=50),
+        # Short, so that runs of killed runners go on soon, and not so short that a runner which gets no
+        # processor for a while loses them; what parks runs is tested without a cluster.
+        "lease": LeaseConfig(ttl_s=paced(1.5), scan_s=0.5, max_deaths=50),
         "trace_file": "spans.jsonl",
     }
     return RuntimeConfig(**{**settings, **changes})
@@ -98,7 +100,8 @@ def running_cluster(
     """
     home = RuntimeHome(Path(tempfile.mkdtemp(prefix="parley-test-")))
     config = cluster_config(home.path, **changes)
-    ports = find_ports()
+    chosen = (config.http_port, config.dashboard_port)
+    ports = find_ports(exclude=chosen)
     home.ensure()
     prepare_private_dir(config)
     ensure_ray_token(config)
@@ -112,7 +115,7 @@ def running_cluster(
             # As start_runtime does it, and said: a second failure is one.
             print(f"\n{error}\n{(home.logs_dir / 'ray-start.log').read_text(errors='replace')[-3000:]}")
             end_processes(lambda: marked_processes(home.path, exclude=own_lineage()))
-            ports = find_ports()
+            ports = find_ports(exclude=chosen)
             environment = _environment(config, ports)
             start_head(config, ports, home, environment)
         before_deploying(gcs_address(ports), config, environment)

@@ -40,7 +40,7 @@ SCRIPTED_MODELS: tuple[dict[str, Any], ...] = (
     ),
     scripted_model("slow", [{"texts": ["one two three four five six seven eight"], "latency_s": 0.3}]),
     scripted_model("endless", [{"texts": ["word " * 2000], "tokens_per_s": 20}]),
-    scripted_model("patient", [{"texts": ["word " * 170], "tokens_per_s": 10}]),
+    scripted_model("patient", [{"texts": ["here in the end"], "latency_s": 10.0}]),
     scripted_model("slow-start", [{"texts": ["here after all"], "latency_s": 4.0}]),
     scripted_model(
         "narrow",

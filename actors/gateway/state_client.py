@@ -52,6 +52,7 @@ class StateClient:
         self._local = LocalBoard(policy, clock, rng, observer)
         self._outcomes: list[Outcome] = []
         self._moved: set[str] = set()
+        self._pushing = False
         self._wake = asyncio.Event()
         self._incarnation = ""
         self._version = 0
@@ -188,7 +189,10 @@ class StateClient:
             self._connected = False
             return
         self._version = snapshot.version
-        self._local.merge(snapshot.records, authoritative=True)
+        # A count from before our own last failures must not lower ours: one call more would go out than
+        # the policy allows. Another snapshot comes when the actor has counted them.
+        told_all = not self._outcomes and not self._pushing
+        self._local.merge(snapshot.records, authoritative=told_all)
 
     async def _push_forever(self) -> None:
         while True:
@@ -207,7 +211,11 @@ class StateClient:
         self._forget_unsent()
         if not outcomes and not moved:
             return
-        incarnation = await self._link.push(self._incarnation, outcomes, moved)
+        self._pushing = True
+        try:
+            incarnation = await self._link.push(self._incarnation, outcomes, moved)
+        finally:
+            self._pushing = False
         if incarnation != self._incarnation:
             self._connected = False
 

@@ -148,8 +148,7 @@ def open_backup(path: Path) -> Iterator[BackupReader]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(entry.flag_bits & _ENCRYPTED for entry in archive.infolist()):
-                # We encrypt nothing: a bit was changed, which zipfile would tell by a RuntimeError.
+            if not all(_is_as_we_write(entry) for entry in archive.infolist()):
                 raise zipfile.BadZipFile
             manifest = _read_manifest(archive, path)
             for part in manifest.parts:
@@ -161,6 +160,12 @@ def open_backup(path: Path) -> Iterator[BackupReader]:
         raise ValidationError(
             f"{path} is no backup, or damaged: it ends early or was changed", param="file"
         ) from None
+
+
+def _is_as_we_write(entry: zipfile.ZipInfo) -> bool:
+    """Deflated and not encrypted. A changed byte may say otherwise; zipfile would tell that by a RuntimeError
+    (no password), or by whatever the other method's module raises."""
+    return entry.compress_type == zipfile.ZIP_DEFLATED and not entry.flag_bits & _ENCRYPTED
 
 
 def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:

@@ -109,7 +109,10 @@ class PostgresPool:
     def _borrow(self) -> PostgresConnection:
         self.admit()
         deadline = time.monotonic() + BORROW_TIMEOUT_S
-        while time.monotonic() < deadline:
+        is_last = False
+        while not is_last:
+            # One try begins after the deadline: a process that stood still until then has not looked yet.
+            is_last = time.monotonic() >= deadline
             try:
                 connection = self._pool.getconn(timeout=_TRY_S)
             except PoolClosed:

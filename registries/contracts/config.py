@@ -85,6 +85,8 @@ class RuntimeConfig(Frozen):
     runner_max_ongoing: int = Field(default=64, ge=1)
     runner_max_queued: int = Field(default=128, ge=0)
     runner_max_replicas: int = Field(default=2, ge=1)
+    runner_drain_s: float = Field(default=20.0, gt=0)
+    """How long runs may go on when their runner is told to stop; then they are handed over."""
     ingress_max_replicas: int = Field(default=1, ge=1)
     expert_workers: int = Field(default=3, ge=0, le=64)
     default_deadline_s: float = Field(default=300.0, gt=0)

@@ -12,6 +12,8 @@ from serve_app.client.api_errors import AnswerLate, NotRunning
 from serve_app.client.call import Request
 
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+# Serve's HAProxy answers 500 where it means 502, 503 or 504 (Ray 2.60, errorfile in haproxy_templates.py).
+_PROXY_STATUSES = _TRANSIENT_STATUSES | {500}
 # The gateway has retried and fallen back already, and a spent deadline stays spent.
 _FINAL_CODES = frozenset({ProviderError.code, BudgetError.code})
 
@@ -69,6 +71,8 @@ def is_transient(error: ParleyError) -> bool:
         return True
     if error.context.get("code") in _FINAL_CODES:
         return False
-    # A proxy's page tells no "retryable"; an answer of ours that says false is final.
-    ours = error.context.get("code") is not None
-    return error.context.get("status") in _TRANSIENT_STATUSES and (error.retryable or not ours)
+    status = error.context.get("status")
+    if error.context.get("code") is None:
+        return status in _PROXY_STATUSES
+    # An answer of ours that says false is final.
+    return status in _TRANSIENT_STATUSES and error.retryable

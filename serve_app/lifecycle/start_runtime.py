@@ -100,7 +100,7 @@ def _wanted_ports(config: RuntimeConfig) -> list[WantedPort]:
 
 
 def _start(config: RuntimeConfig, home: RuntimeHome, progress: Progress) -> RuntimeState:
-    ports = find_ports()
+    ports = find_ports(exclude=(config.http_port, config.dashboard_port))
     prepare_private_dir(config)
     ensure_ray_token(config)
     write_private(home.config_file, config.model_dump_json(indent=2) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -10,9 +11,10 @@ from collections.abc import Mapping
 
 import psutil
 
-from actors.free_ports import free_port
+from actors.free_ports import free_ports
 from actors.ray_flags import NAMESPACE, ray_command
 from registries.contracts.config import RuntimeConfig
+from tests.machine_pace import paced
 from tests.runtime_cluster import RunningCluster
 
 _HEAD_ONLY = """
@@ -41,6 +43,14 @@ for n, share in enumerate(shares):
     ray.get(made.is_there.remote())
 """
 
+_EXITS = """
+import json, sys, ray
+from ray.util.state import list_workers
+ray.init(address=sys.argv[1], namespace=sys.argv[2], log_to_driver=False)
+dead = list_workers(sys.argv[1], filters=[("is_alive", "=", False)], limit=10_000)
+print(json.dumps({worker.pid: worker.exit_type for worker in dead}))
+"""
+
 
 def serve_on_the_head_only(gcs: str, config: RuntimeConfig, environment: Mapping[str, str]) -> None:
     """For running_cluster: two HAProxies of one machine cannot have the same port."""
@@ -52,10 +62,19 @@ def fill_the_head(cluster: RunningCluster) -> None:
     _run(_FILL, cluster.environment, cluster.gcs_address, NAMESPACE)
 
 
-def _run(script: str, environment: Mapping[str, str], *arguments: str) -> None:
+def worker_exits(cluster: RunningCluster) -> dict[int, str]:
+    """How each worker process that is gone has ended, in Ray's words, by its process id."""
+    printed = _run(_EXITS, cluster.environment, cluster.gcs_address, NAMESPACE)
+    told = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert len(told) == 1, printed[-2000:]
+    return {int(pid): str(exit_type) for pid, exit_type in told[0].items()}
+
+
+def _run(script: str, environment: Mapping[str, str], *arguments: str) -> str:
     words = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(words, env=dict(environment), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, env=dict(environment), capture_output=True, text=True, timeout=paced(30))
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 class SecondNode:
@@ -63,13 +82,14 @@ class SecondNode:
 
     def __init__(self, cluster: RunningCluster) -> None:
         before = _raylets(cluster)
+        metrics_port, agent_port = free_ports(2)
         words = [
             *ray_command(),
             "start",
             f"--address={cluster.gcs_address}",
             "--node-ip-address=127.0.0.1",
-            f"--metrics-export-port={free_port()}",
-            f"--dashboard-agent-listen-port={free_port()}",
+            f"--metrics-export-port={metrics_port}",
+            f"--dashboard-agent-listen-port={agent_port}",
             "--min-worker-port=0",
             "--max-worker-port=0",
             "--num-cpus=32",
@@ -78,7 +98,9 @@ class SecondNode:
             "--log-style=record",
             "--log-color=false",
         ]
-        done = subprocess.run(words, env=cluster.environment, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(
+            words, env=cluster.environment, capture_output=True, text=True, timeout=paced(45)
+        )
         assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         new = [process for process in _raylets(cluster) if process not in before]
         assert len(new) == 1, new
@@ -97,13 +119,13 @@ class SecondNode:
         for process in below:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        gone, alive = psutil.wait_procs([self._raylet, *below], timeout=10)
+        gone, alive = psutil.wait_procs([self._raylet, *below], timeout=paced(5))
         assert not alive, alive
         return len(gone)
 
 
 def _raylets(cluster: RunningCluster) -> list[psutil.Process]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + paced(5)
     while True:
         found = []
         for process in cluster.processes():

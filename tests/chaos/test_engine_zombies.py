@@ -90,6 +90,8 @@ async def test_a_zombie_writes_nothing_and_starts_nothing(
             await all_ended(store, run_ids, 60)
             before = [await store.events(run_id, TENANT) for run_id in run_ids]
             written = len(calls_in(stage.journal))
+            # A file comes into place after the commit of its run's end.
+            await until(lambda: outputs_of(config).keys() == set(run_ids), 10)
             files = outputs_of(config)
         finally:
             os.kill(zombie.pid, signal.SIGCONT)

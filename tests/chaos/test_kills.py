@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.chaos.load import RIGHT_ANSWER, Record, load
+from tests.machine_pace import paced
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
 
@@ -97,7 +98,7 @@ async def test_an_expert_s_worker_killed_in_a_run(cluster: RunningCluster) -> No
         asking = asyncio.create_task(session.post("/api/orchestrate", json=body))
         await until(lambda: len(processes(cluster, "ray::expert_task")) >= 3, 20)
         processes(cluster, "ray::expert_task")[0].send_signal(signal.SIGKILL)
-        async with await asyncio.wait_for(asking, 40) as answer:
+        async with await asyncio.wait_for(asking, paced(40)) as answer:
             result = await answer.json()
     assert result["status"] == "completed"
     assert {node["status"] for node in result["nodes"]} == {"completed"}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -17,6 +19,7 @@ import pytest
 
 from tests.chaos.background_runs import BackgroundRuns
 from tests.chaos.engine.scale import scaled
+from tests.chaos.loop_lag import judge_undisturbed
 from tests.chaos.test_kills import processes
 from tests.polling import until
 from tests.runtime_cluster import RunningCluster
@@ -70,13 +73,51 @@ async def is_ready(session: aiohttp.ClientSession) -> bool:
         return answer.status == 200
 
 
-def memory_bytes(cluster: RunningCluster) -> int:
-    """Of the processes that requests go through."""
+def request_path(cluster: RunningCluster) -> list[psutil.Process]:
+    """The processes that requests go through."""
     titles = ("ServeReplica:parley:Ingress", "ServeReplica:model-narrow", "haproxy")
-    found: set[psutil.Process] = set()
-    for title in titles:
-        found.update(processes(cluster, title))
-    return sum(process.memory_info().rss for process in found)
+    return list({process for title in titles for process in processes(cluster, title)})
+
+
+def resident_bytes(measured: Sequence[psutil.Process]) -> int:
+    """Of those that still live: a reload of HAProxy ends the one of before."""
+    total = 0
+    for process in measured:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
+
+
+async def overload_faults(session: aiohttp.ClientSession, measured: Sequence[psutil.Process]) -> list[str]:
+    """Offer too much for ``MEASURED_S``; which figures are not as they should be."""
+    tally = Tally()
+
+    async def bytes_halfway() -> int:
+        await asyncio.sleep(MEASURED_S / 2)
+        return resident_bytes(measured)
+
+    halfway = asyncio.create_task(bytes_halfway())
+    begun = time.monotonic()
+    await offer(session, tally, OVERLOAD * CAPACITY_PER_S, MEASURED_S)
+    # In the second half alone: in the first one buffers still grow to what the load needs.
+    growth = resident_bytes(measured) / await halfway - 1
+    answered = sum(at <= begun + MEASURED_S for at in tally.right_at)
+    goodput = answered / MEASURED_S / CAPACITY_PER_S
+    refused = sorted(tally.refused_s)
+    p50, p95 = refused[len(refused) // 2], refused[int(len(refused) * 0.95)]
+    print(
+        f"\n{goodput:.0%} of capacity; {len(refused)} refused, p50 {p50 * 1000:.0f} ms, p95 "
+        f"{p95 * 1000:.0f} ms; {growth:+.1%} memory; others {dict(tally.others)}"
+    )
+    assert not tally.others
+    faults = []
+    if goodput < 0.9:
+        faults.append(f"{goodput:.0%} of capacity, at least 90 % is wanted")
+    if p95 > 0.1:
+        faults.append(f"refusals wait: p95 is {p95:.3f} s, at most 0.1 s is wanted")
+    if growth > 0.05:
+        faults.append(f"memory grew by {growth:.1%} in half of the time, at most 5 % is wanted")
+    return faults
 
 
 async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster) -> None:
@@ -85,25 +126,12 @@ async def test_an_overloaded_model_works_at_its_capacity(cluster: RunningCluster
     async with aiohttp.ClientSession(
         cluster.base_url, headers=cluster.headers, connector=connector, timeout=timeout
     ) as session:
-        warm, tally, calm = Tally(), Tally(), Tally()
+        warm, calm = Tally(), Tally()
         await until(lambda: is_ready(session), 60, every_s=0.2)
         await offer(session, warm, OVERLOAD * CAPACITY_PER_S, WARM_S)
-        before = memory_bytes(cluster)
-        begun = time.monotonic()
-        await offer(session, tally, OVERLOAD * CAPACITY_PER_S, MEASURED_S)
-        after = memory_bytes(cluster)
-        answered = sum(at <= begun + MEASURED_S for at in tally.right_at)
-        goodput = answered / MEASURED_S / CAPACITY_PER_S
-        refused = sorted(tally.refused_s)
-        p50, p95 = refused[len(refused) // 2], refused[int(len(refused) * 0.95)]
-        print(
-            f"\n{goodput:.0%} of capacity; {len(refused)} refused, p50 {p50 * 1000:.0f} ms, p95 "
-            f"{p95 * 1000:.0f} ms; {after / before:.2f} of the memory; others {dict(tally.others)}"
-        )
-        assert not tally.others and not warm.others
-        assert goodput >= 0.9
-        assert p95 <= 0.1, "refusals wait"
-        assert after <= 1.1 * before
+        assert not warm.others
+        measured = request_path(cluster)
+        await judge_undisturbed(lambda: overload_faults(session, measured))
         begun = time.monotonic()
 
         async def normal() -> bool:
@@ -123,15 +151,19 @@ async def test_accepted_runs_wait_for_a_full_model(cluster: RunningCluster) -> N
             cluster, session, models=dict.fromkeys(("creator", "challenger", "refiner"), "narrow")
         )
         reference = await runs.reference()
-        await runs.order(OVERLOAD * NARROW_SLOTS)
-        await runs.until_ended(60)
+
+        async def goodput_faults() -> list[str]:
+            run_ids = await runs.order(OVERLOAD * NARROW_SLOTS)
+            await runs.until_ended(60)
+            ends = sorted([end for run_id in run_ids for end in await node_ends(session, run_id)])
+            # Without the begin and the end, where there is not enough work to fill every slot.
+            middle = ends[len(ends) // 5 : -len(ends) // 5]
+            goodput = (len(middle) - 1) / (middle[-1] - middle[0]) / CAPACITY_PER_S
+            print(f"\n{len(ends)} calls of {len(run_ids)} runs: {goodput:.0%} of capacity")
+            return [f"{goodput:.0%} of capacity, at least 90 % is wanted"] if goodput < 0.9 else []
+
+        await judge_undisturbed(goodput_faults)
         assert await runs.problems(reference) == []
-        ends = sorted([end for run_id in runs.accepted for end in await node_ends(session, run_id)])
-    # Without the begin and the end, where there is not enough work to fill every slot.
-    middle = ends[len(ends) // 5 : -len(ends) // 5]
-    goodput = (len(middle) - 1) / (middle[-1] - middle[0]) / CAPACITY_PER_S
-    print(f"\n{len(ends)} calls of {len(runs.accepted)} runs: {goodput:.0%} of capacity")
-    assert goodput >= 0.9
 
 
 async def node_ends(session: aiohttp.ClientSession, run_id: str) -> list[float]:

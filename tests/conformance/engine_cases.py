@@ -17,6 +17,8 @@ from registries.contracts.generation import Message
 from registries.specs import ModelSpec
 from tests.conformance.tiny_model import CONTEXT_WINDOW, make_tiny_model
 
+LONG_WINDOW = 4096
+"""Room for an answer of seconds: a test's process that stands still for less finds its call under way."""
 WORDS = " ".join(f"word{number}" for number in range(400))
 SCRIPT = Script.model_validate(
     {
@@ -111,9 +113,17 @@ async def _litellm(stack: AsyncExitStack, config: RuntimeConfig, _: Path) -> Eng
 
 def _local(engine_name: str):  # type: ignore[no-untyped-def]
     async def build(_: AsyncExitStack, config: RuntimeConfig, folder: Path) -> EngineCase:
-        weights = await asyncio.to_thread(make_tiny_model, folder / "tiny")
+        weights = await asyncio.to_thread(
+            make_tiny_model, folder / "tiny", context_window=LONG_WINDOW, endless=True
+        )
         options = {"kv_cache_mb": 32} if engine_name == "vllm" else {}
-        spec = model_spec(engine_name, location=str(weights), provider="local", engine_options=options)
+        spec = model_spec(
+            engine_name,
+            location=str(weights),
+            provider="local",
+            engine_options=options,
+            context_window=LONG_WINDOW,
+        )
         engine = make_engine(spec, config.model_copy(update={"local_engine": engine_name}))
         return EngineCase(engine, str(weights), "slow", lambda: engine.stats().running, False, False)
 

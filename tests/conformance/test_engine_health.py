@@ -19,7 +19,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.engine import REPLICA_LOST, Engine, EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import Message
-from tests.conformance.engine_cases import model_spec
+from tests.conformance.engine_cases import LONG_WINDOW, model_spec
 from tests.conformance.tiny_model import make_tiny_model
 from tests.polling import until
 
@@ -31,9 +31,13 @@ LOCAL = ["transformers", *(["vllm"] if HAS_VLLM else [])]
 @asynccontextmanager
 async def narrow_engine(name: str, folder: Path) -> AsyncGenerator[Engine, None]:
     """An engine that answers one call at a time."""
-    weights = await asyncio.to_thread(make_tiny_model, folder / "tiny")
+    weights = await asyncio.to_thread(
+        make_tiny_model, folder / "tiny", context_window=LONG_WINDOW, endless=True
+    )
     options = {"max_num_seqs": 1, **({"kv_cache_mb": 32} if name == "vllm" else {})}
-    spec = model_spec(name, location=str(weights), provider="local", engine_options=options)
+    spec = model_spec(
+        name, location=str(weights), provider="local", engine_options=options, context_window=LONG_WINDOW
+    )
     engine = make_engine(spec, RuntimeConfig(home=str(folder / "home"), local_engine=name))
     await engine.start()
     try:
@@ -43,7 +47,7 @@ async def narrow_engine(name: str, folder: Path) -> AsyncGenerator[Engine, None]
 
 
 def long_call() -> EngineCall:
-    return EngineCall("long", "tiny", (Message(role="user", content="slow"),), 200, deadline_s=60.0)
+    return EngineCall("long", "tiny", (Message(role="user", content="slow"),), 500, deadline_s=120.0)
 
 
 @pytest.mark.parametrize("name", LOCAL)

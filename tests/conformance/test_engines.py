@@ -26,7 +26,7 @@ from registries.contracts.errors import (
     ValidationError,
 )
 from registries.contracts.generation import Attachment, GenerationChunk, Message
-from tests.conformance.engine_cases import CASE_NAMES, EngineCase, open_case
+from tests.conformance.engine_cases import CASE_NAMES, LONG_WINDOW, EngineCase, open_case
 from tests.machine_pace import paced
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180), pytest.mark.heavy]
@@ -137,7 +137,7 @@ async def test_a_seed_repeats_the_answer(case: EngineCase) -> None:
 
 
 async def test_closing_the_stream_frees_the_slot(case: EngineCase) -> None:
-    async with aclosing(case.engine.stream(case.call(case.slow, max_tokens=220))) as items:  # type: ignore[type-var]
+    async with aclosing(case.engine.stream(case.call(case.slow, max_tokens=LONG_WINDOW))) as items:  # type: ignore[type-var]
         async for _ in items:
             break
     assert await until(lambda: case.busy() == 0, SLOT_FREE_WITHIN_S)
@@ -145,7 +145,7 @@ async def test_closing_the_stream_frees_the_slot(case: EngineCase) -> None:
 
 async def test_cancelling_the_caller_frees_the_slot(case: EngineCase) -> None:
     task = asyncio.create_task(
-        case.engine.complete(case.call("fail hang" if case.faults else case.slow, max_tokens=220))
+        case.engine.complete(case.call("fail hang" if case.faults else case.slow, max_tokens=LONG_WINDOW))
     )
     await until(lambda: case.busy() == 1 or task.done(), 5)
     task.cancel()
@@ -155,7 +155,7 @@ async def test_cancelling_the_caller_frees_the_slot(case: EngineCase) -> None:
 
 
 async def test_abort_by_id_frees_the_slot_and_ends_the_call(case: EngineCase) -> None:
-    call = case.call("fail hang" if case.faults else case.slow, "to-abort", max_tokens=220)
+    call = case.call("fail hang" if case.faults else case.slow, "to-abort", max_tokens=LONG_WINDOW)
     task = asyncio.create_task(case.engine.complete(call))
     await until(lambda: case.busy() == 1 or task.done(), 5)
     await case.engine.abort("to-abort")
@@ -169,7 +169,7 @@ async def test_abort_by_id_frees_the_slot_and_ends_the_call(case: EngineCase) ->
 @pytest.mark.parametrize("stream", [False, True])
 async def test_deadline_ends_the_call_and_frees_the_slot(case: EngineCase, stream: bool) -> None:
     deadline_s = 0.3 if case.faults else 0.005
-    call = {"max_tokens": 220, "deadline_s": deadline_s}
+    call = {"max_tokens": LONG_WINDOW, "deadline_s": deadline_s}
     started = time.monotonic()
     with pytest.raises(BudgetError) as caught:
         if stream:

@@ -17,8 +17,13 @@ CHATML = (
 CONTEXT_WINDOW = 256
 
 
-def make_tiny_model(folder: Path, seed: int = 7, context_window: int = CONTEXT_WINDOW) -> Path:
-    """Write a Hugging Face folder of about 0.3 MB; the same bytes for the same seed."""
+def make_tiny_model(
+    folder: Path, seed: int = 7, context_window: int = CONTEXT_WINDOW, endless: bool = False
+) -> Path:
+    """Write a Hugging Face folder of about 0.3 MB; the same bytes for the same seed.
+
+    ``endless``: its answers are as long as they may be; else they end by chance, after 260 tokens on average.
+    """
     if (folder / "model.safetensors").exists():
         return folder
     import torch
@@ -40,7 +45,12 @@ def make_tiny_model(folder: Path, seed: int = 7, context_window: int = CONTEXT_W
         eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
         pad_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if endless:
+        # The best of the others' logits is far above 0.
+        with torch.no_grad():
+            model.get_input_embeddings().weight[config.eos_token_id] = 0.0
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

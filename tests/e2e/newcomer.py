@@ -24,7 +24,7 @@ class Newcomer:
         self.place.environment["PATH"] = f"{ROOT / '.venv' / 'bin'}:{self.place.environment['PATH']}"
         self._preamble: list[str] = []
 
-    def type(self, text: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def type(self, text: str, timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
         """Run one line; variables that it sets stay for the next ones."""
         line = text.replace("localhost:8001", f"localhost:{self.place.port}")
         line = line.replace(":8265", f":{self.place.dashboard_port}")

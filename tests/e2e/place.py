@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from actors.free_ports import free_ports
+from tests.machine_pace import paced
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -39,8 +40,8 @@ class Place:
             **settings,
         }
 
-    def type(self, line: str, timeout_s: float = 400, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run one line of bash at the root of the repository."""
+    def type(self, line: str, timeout_s: float = 200, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run one line of bash at the root of the repository; ``timeout_s`` as the usual machine counts."""
         return subprocess.run(
             ["bash", "-c", f"set -euo pipefail\n{line}"],
             cwd=ROOT,
@@ -48,7 +49,7 @@ class Place:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=paced(timeout_s),
         )
 
     def good(self, line: str, **env: str) -> str:
@@ -114,7 +115,8 @@ def sse(text: str) -> list[tuple[str, dict[str, Any]]]:
     """Events of a stream as curl shows it."""
     found = []
     for block in text.split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in block.strip().splitlines() if not line.startswith(":"))
+        said = [line for line in block.strip().splitlines() if ": " in line and not line.startswith(":")]
+        lines = dict(line.split(": ", 1) for line in said)
         if "data" in lines:
             found.append((lines.get("event", "message"), json.loads(lines["data"])))
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.e2e.place import Place
 
 OWN_KEY, FOREIGN_KEY = "my-own-key-0123456789", "sk-canary-0123456789"
-_CALL_S = 1.0
-"""What every call of the model takes: long enough that a fault finds runs half-way."""
+_CALL_S = 2.0
+"""What every call of the model takes: long enough that a fault finds runs half-way, also one that is a typed
+command, which imports for seconds on a slow machine."""
 _MODELS = f"""
 tiers: {{light: actor, balanced: actor, strong: actor}}
 models:

@@ -79,11 +79,11 @@ def test_an_interrupted_start_leaves_nothing(place: Place) -> None:
         # A test run in a shell's background inherits an ignored SIGINT, and would hand it on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + paced(30)
     while not place.processes() and time.monotonic() < deadline:
         time.sleep(0.1)
     starting.send_signal(signal.SIGINT)
-    _, words = starting.communicate(timeout=60)
+    _, words = starting.communicate(timeout=paced(30))
     assert starting.returncode == 130 and "interrupted" in words and "Traceback" not in words
     place.good("parley down")
     assert place.processes() == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from serve_app.run_listener import SILENCE_S
 from tests.e2e.newcomer import Newcomer
 from tests.e2e.place import Place, all_listeners, sse
 from tests.e2e.readme_commands import commands
@@ -19,6 +22,8 @@ from tests.machine_pace import paced
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 QUESTION = "What is 48 + 37?"
 FLOWS = ("linear", "challenge", "multi_perspective")
+ORDERS = 5
+Events = list[tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +83,14 @@ def test_curl_runs_a_flow_whole(place: Place, first_run: str, flow: str) -> None
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_curl_runs_a_flow_streamed(place: Place, first_run: str, flow: str) -> None:
-    status, text = place.curl("/api/orchestrate", {"flow_type": flow, "prompt": QUESTION, "stream": True})
-    events = sse(text)
-    assert status == 200 and events[-1][0] == "run.completed"
+    def order() -> Events:
+        body = {"flow_type": flow, "prompt": QUESTION, "stream": True}
+        status, text = place.curl("/api/orchestrate", body)
+        assert status == 200, text
+        return sse(text)
+
+    events = streamed_by_its_runner(order)
+    assert events[-1][0] == "run.completed"
     assert [type_ for type_, _ in events[:2]] == ["run.queued", "run.started"]
     result = events[-1][1]["data"]["result"]
     assert result["status"] == "completed"
@@ -93,6 +103,21 @@ def test_curl_runs_a_flow_streamed(place: Place, first_run: str, flow: str) -> N
     assert said and all(texts[key] == text for key, text in said.items())
     numbers = [event["seq"] for type_, event in events if type_ != "node.token"]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def streamed_by_its_runner(order: Callable[[], Events]) -> Events:
+    """The events of a run that a runner began before the front door accepted it itself.
+
+    Such a run may be streamed from the database, which has no tokens: they are volatile. Ordered again, then.
+    """
+    for _ in range(ORDERS):
+        ordered_at = time.time()
+        events = order()
+        started = [event["time"] for type_, event in events if type_ == "run.started"]
+        if not started or started[0] - ordered_at < SILENCE_S:
+            return events
+        print(f"begun {started[0] - ordered_at:.1f} s after its order")
+    raise AssertionError(f"of {ORDERS} runs none was begun within {SILENCE_S:g} s")
 
 
 def test_curl_asks_one_model_whole_and_streamed(place: Place, first_run: str) -> None:
@@ -141,8 +166,11 @@ def test_without_the_key_only_the_open_routes_answer(place: Place, first_run: st
 
 
 def test_the_commands_agree_with_the_api(place: Place, first_run: str) -> None:
-    facts = json.loads(place.good("parley status --json"))
-    assert facts["status"] == "ready" and facts["parts"]["nano-m"]["state"] == "ready"
+    # It asks for five seconds at most, and shows a runtime that answers later as one that starts.
+    facts = poll(
+        lambda: json.loads(place.good("parley status --json")), lambda facts: facts["status"] == "ready"
+    )
+    assert facts["parts"]["nano-m"]["state"] == "ready"
     models = json.loads(place.good("parley models --json"))["models"]
     assert {m["key"] for m in models if m["state"] == "ready"} == {"nano-m", "nano-s"}
     run = json.loads(place.good(f"parley run --json --model creator=nano-m '{QUESTION}'"))
@@ -156,13 +184,13 @@ def test_the_commands_agree_with_the_api(place: Place, first_run: str) -> None:
 def test_a_killed_vllm_replica_comes_back_by_itself(place: Place, first_run: str) -> None:
     """Meanwhile every answer is right or an error of ours, and no engine is left behind."""
     # `make run` waits for the model that it asks; a replica that still loads has no engine yet.
-    wait_until_ready(place, "nano-s", 150)
+    wait_until_ready(place, "nano-s", 75)
     (victim,) = titled(place, "ray::ServeReplica:model-nano-s:")
     engines = len(titled(place, "EngineCore"))
     victim.kill()
     killed_at = time.monotonic()
     body = {"prompt": QUESTION, "model_key": "nano-s", "temperature": 0}
-    while time.monotonic() - killed_at < 150:
+    while time.monotonic() - killed_at < paced(75):
         status, text = place.curl("/api/inference", body)
         answer = json.loads(text)
         assert status == 200 or answer["error"]["code"] in ("capacity", "provider_error"), text
@@ -177,10 +205,22 @@ def test_a_killed_vllm_replica_comes_back_by_itself(place: Place, first_run: str
 
 
 def wait_until_ready(place: Place, part: str, timeout_s: float) -> None:
+    # Without the part while Serve's controller does not answer.
+    poll(
+        lambda: json.loads(place.curl("/api/ready")[1])["parts"],
+        lambda parts: parts.get(part, {}).get("state") == "ready",
+        timeout_s,
+    )
+
+
+def poll(ask: Callable[[], Any], is_it: Callable[[Any], bool], timeout_s: float = 30) -> Any:
+    """The first answer that is it; AssertionError with the last one when none is, in that many seconds on the
+    usual machine."""
     ends_at = time.monotonic() + paced(timeout_s)
-    while (state := json.loads(place.curl("/api/ready")[1])["parts"][part])["state"] != "ready":
-        assert time.monotonic() < ends_at, state
+    while not is_it(answer := ask()):
+        assert time.monotonic() < ends_at, f"not what was waited for: {answer}"
         time.sleep(0.5)
+    return answer
 
 
 def titled(place: Place, title: str) -> list[psutil.Process]:
@@ -200,11 +240,14 @@ def titled(place: Place, title: str) -> list[psutil.Process]:
 def test_the_session_of_the_readme(newcomer: Newcomer, first_run: str) -> None:
     """Its first line finds the runtime that the same line has started for this module."""
     printed: list[tuple[str, str]] = []
+    heard = ""
     for command in commands("session"):
+        if command.text.startswith("kill"):
+            heard = system_with_owner(newcomer.place)
         typed_at = time.monotonic()
-        done = newcomer.type(command.text)
+        done = typed(newcomer, command.text)
         print(f"{time.monotonic() - typed_at:6.1f} s  {command.text}")
-        said = f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        said = f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}\n{heard}"
         assert done.returncode == command.exit_code, said
         printed.append((command.text, done.stdout))
     assert "48 + 37 = 85" in "".join(text for line, text in printed if line.startswith("parley"))
@@ -217,6 +260,26 @@ def test_the_session_of_the_readme(newcomer: Newcomer, first_run: str) -> None:
     assert {run["status"] for run in shown} == {"completed"}
     happened = {event["type"] for run in shown for event in run["execution_log"]}
     assert {"run.waiting", "run.resumed", "run.failed", "run.restarted"} <= happened
+
+
+def system_with_owner(place: Place) -> str:
+    """What /api/system says once the runner's report is in it: one that has just begun a run may be too busy
+    to report in time."""
+    return str(poll(lambda: place.curl("/api/system")[1], lambda text: '"owner":"' in text))
+
+
+def typed(newcomer: Newcomer, line: str) -> subprocess.CompletedProcess[str]:
+    """Type a line of the session; one that streams a run, until its runner has streamed it."""
+    if not line.startswith("curl -sN"):
+        return newcomer.type(line)
+    done: list[subprocess.CompletedProcess[str]] = []
+
+    def order() -> Events:
+        done.append(newcomer.type(line))
+        return sse(done[-1].stdout)
+
+    streamed_by_its_runner(order)
+    return done[-1]
 
 
 def test_make_stop_leaves_no_process_and_no_port(newcomer: Newcomer, place: Place, first_run: str) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.free_ports import free_port
+from actors.free_ports import free_ports
+from tests.machine_pace import paced
 
+PATIENCE = ("--retries", "8", "--timeout", "60")
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"serve_app", "actors", "flows", "registries"}
 
@@ -35,21 +37,22 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with the wheel and its declared dependencies, and nothing else."""
     venv = tmp_path_factory.mktemp("empty") / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    subprocess.run(
+    installed = subprocess.run(
         [
-            *(venv / "bin" / "python", "-m", "pip", "-qq", "install"),
+            *(venv / "bin" / "python", "-m", "pip", *PATIENCE, "-qq", "install"),
             # Most of it is never imported; what is gets compiled then.
             *("--no-compile", "-c", ROOT / "constraints.txt", wheel),
         ],
-        check=True,
+        capture_output=True,
+        text=True,
     )
+    assert installed.returncode == 0, installed.stderr[-3000:]
     return venv
 
 
 @pytest.fixture
 def provider(environment: Path, tmp_path: Path) -> Iterator[str]:
     """An OpenAI-compatible server, played by the scripted engine from the same environment."""
-    port = free_port()
     script = tmp_path / "script.yaml"
     script.write_text("models: [tiny]\nanswers:\n  - {texts: ['It is 85.']}\n")
     server = subprocess.Popen(
@@ -57,17 +60,23 @@ def provider(environment: Path, tmp_path: Path) -> Iterator[str]:
             environment / "bin" / "python",
             "-m",
             "actors.engines.scripted_server",
-            "--port",
-            str(port),
             "--script",
             str(script),
         ],
         cwd=tmp_path,
         env=clean_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    yield f"http://127.0.0.1:{port}/v1"
-    server.terminate()
-    server.wait(20)
+    assert server.stdout is not None
+    try:
+        url = server.stdout.readline().strip()
+        assert url, f"the scripted server ended with status {server.wait(paced(10))}"
+        yield url
+    finally:
+        server.terminate()
+        server.wait(paced(10))
+        server.stdout.close()
 
 
 def test_the_wheel_carries_the_four_packages_and_their_data(wheel: Path) -> None:
@@ -95,7 +104,9 @@ def test_it_starts_from_an_empty_directory_and_answers(
     empty = tmp_path / "empty"
     empty.mkdir()
     parley = environment / "bin" / "parley"
-    env = clean_environment(tmp_path) | {"PORT": str(free_port()), "PARLEY_DASHBOARD_PORT": str(free_port())}
+    port, dashboard_port = free_ports(2)
+    ports = {"PORT": str(port), "PARLEY_DASHBOARD_PORT": str(dashboard_port)}
+    env = clean_environment(tmp_path) | ports
     try:
         up = subprocess.run(
             [parley, "up", "--model", "tiny", "--model-url", provider],

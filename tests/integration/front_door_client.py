@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
@@ -22,6 +25,28 @@ def front_door_client(running: RunningCluster) -> Iterator[httpx.Client]:
     ) as client:
         wait_for(lambda: client.get("/api/ready").status_code == 200, 90)
         yield client
+
+
+@contextmanager
+def waiting_client(
+    running: RunningCluster,
+    path: str,
+    ask: dict[str, Any],
+    headers: dict[str, str] | None = None,
+    pause_s: float = 0.0,
+) -> Iterator[None]:
+    """A client that has asked and reads nothing; it leaves at the end. ``pause_s``: between head and body."""
+    body = json.dumps(ask).encode()
+    given = {"Host": "x", "Content-Length": str(len(body)), **running.headers, **(headers or {})}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    with socket.create_connection(("127.0.0.1", running.config.http_port)) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(head if pause_s else head + body)
+        if pause_s:
+            time.sleep(pause_s)
+            client.sendall(body)
+        yield
 
 
 def wait_for(condition: Callable[[], bool], within_s: float) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine_pace import paced
 from tests.runtime_cluster import RunningCluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ def submit(cluster: RunningCluster, *arguments: str, working_dir: Path | None = 
         env={**cluster.environment, "RAY_ADDRESS": address},
         capture_output=True,
         text=True,
-        timeout=JOB_TIMEOUT_S,
+        timeout=paced(JOB_TIMEOUT_S),
     )
     log = done.stdout + done.stderr
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]

@@ -96,7 +96,7 @@ async def test_experts_run_at_the_same_time(runner: Any) -> None:
         over.append(fan_out_overhead_s(result))
     print(f"overhead of three experts in ms: {[round(o * 1e3, 1) for o in sorted(over)]}")
     # The budget is 30 ms on an idle machine (benchmarks); here others work beside.
-    assert statistics.median(over) < 0.3
+    assert statistics.median(over) < paced(0.075)
 
 
 def fan_out_overhead_s(result: RunResult) -> float:
@@ -111,11 +111,12 @@ def fan_out_overhead_s(result: RunResult) -> float:
 async def test_warm_workers_stay(runner: Any, driver: RunningCluster) -> None:
     """Ray ends a job's idle workers with its job, and otherwise after a second: ours must do neither."""
     await collect(runner, order("multi_perspective"))
+    await until(lambda: len(titled(driver, "ray::IDLE")) >= len(EXPERTS), 10)
     warm = {p.pid for p in titled(driver, "ray::IDLE")}
-    assert len(warm) >= len(EXPERTS)
     await asyncio.sleep(4)
     await collect(runner, order("multi_perspective"))
-    assert warm <= {p.pid for p in titled(driver, "ray::IDLE")}
+    # Its result is there a moment before the worker is idle again.
+    await until(lambda: warm <= {p.pid for p in titled(driver, "ray::IDLE")}, 10)
 
 
 async def test_cancelling_an_expert_frees_its_engine_slot(pool: ExpertPool) -> None:
@@ -144,7 +145,7 @@ async def test_a_dead_worker_costs_one_more_try(pool: ExpertPool, driver: Runnin
     await until(lambda: bool(expert_processes(driver)), 20)
     for process in expert_processes(driver):
         process.send_signal(signal.SIGKILL)
-    result = await asyncio.wait_for(running, 30)
+    result = await asyncio.wait_for(running, paced(30))
     assert result.status == "completed"
 
 

@@ -80,12 +80,13 @@ async def test_an_unknown_flow_is_a_typed_error(runner: Any) -> None:
 
 async def test_the_deadline_ends_a_run_with_its_nodes(runner: Any) -> None:
     started = time.monotonic()
-    events = await collect(runner, order("challenge", deadline_s=1.0, models={"refiner": "endless"}))
+    deadline_s = paced(0.5)
+    events = await collect(runner, order("challenge", deadline_s=deadline_s, models={"refiner": "endless"}))
     result = result_of(events)
     assert result.status == "failed" and result.error is not None
     assert result.error.code == "budget_exceeded"
     assert {"creator", "challenger"} <= {node.id for node in result.nodes}
-    assert time.monotonic() - started < paced(4)
+    assert time.monotonic() - started < deadline_s + paced(3)
 
 
 async def test_cancel_reaches_the_run_on_any_replica(runner: Any, driver: RunningCluster) -> None:
@@ -100,7 +101,7 @@ async def test_cancel_reaches_the_run_on_any_replica(runner: Any, driver: Runnin
         group.create_task(listen())
         await until(lambda: any(e.type == "node.token" for e in events), 10)
         answers = await asyncio.to_thread(
-            lambda: runner.options(stream=False).broadcast("cancel", asked.run_id).results(timeout_s=5)
+            lambda: runner.options(stream=False).broadcast("cancel", asked.run_id).results(timeout_s=paced(5))
         )
     assert any(answers)
     result = result_of(events)

@@ -10,7 +10,7 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.integration.front_door_client import QUESTION, running_calls, wait_for
+from tests.integration.front_door_client import QUESTION, running_calls, wait_for, waiting_client
 from tests.runtime_cluster import RunningCluster
 from tests.unit.serve_app.front_door import events_of
 
@@ -59,14 +59,14 @@ def test_a_failed_call_is_not_kept(http: httpx.Client, keyed: dict[str, str]) ->
 
 
 def test_a_client_that_leaves_comes_again_and_gets_the_answer(
-    http: httpx.Client, keyed: dict[str, str]
+    cluster: RunningCluster, http: httpx.Client, keyed: dict[str, str]
 ) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        http.post(PATH, json=SLOW, headers=keyed, timeout=0.5)
-    wait_for(lambda: running_calls(http, "slow-start") == 1, 5)
-    answer = http.post(PATH, json=SLOW, headers=keyed)
-    assert answer.json()["text"] == "here after all" and answer.headers["Idempotency-Replayed"] == "true"
-    assert http.post(PATH, json=SLOW, headers=keyed).content == answer.content
+    ask = {"prompt": QUESTION, "model_key": "patient"}
+    with waiting_client(cluster, PATH, ask, headers=keyed):
+        wait_for(lambda: running_calls(http, "patient") == 1, 8)
+    answer = http.post(PATH, json=ask, headers=keyed)
+    assert answer.json()["text"] and answer.headers["Idempotency-Replayed"] == "true"
+    assert http.post(PATH, json=ask, headers=keyed).content == answer.content
 
 
 def test_a_stream_goes_on_without_its_client_and_is_replayed(

@@ -146,6 +146,8 @@ async def _outcome(response: Any) -> Any:
 async def test_full_queue_is_refused_at_once_with_retry_after(config: RuntimeConfig) -> None:
     scaling = {"max_ongoing_requests": 2, "max_queued_requests": 2}
     async with deployed(spec("full", scaling=scaling), config) as handle:
+        # The handle's first call makes its router, which others would wait for together.
+        await handle.complete.remote(call("say this"))
         taken: list[asyncio.Future[Any]] = []
         for number in range(20):
             started = time.monotonic()

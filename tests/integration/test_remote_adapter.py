@@ -17,6 +17,7 @@ from actors.remote_adapter import build_remote_adapter_app
 from registries.contracts.engine import EngineCall, EngineResult
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import GenerationChunk, Message
+from tests.machine_pace import paced
 from tests.runtime_cluster import RunningCluster
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
@@ -102,7 +103,7 @@ async def test_litellm_answers_streams_maps_errors_and_reports(
 
 async def provider_calls(driver: RunningCluster, count: int) -> list[dict[str, Any]]:
     """The events that litellm's callback logged; they come a moment after the answers."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + paced(15)
     while True:
         lines = [json.loads(line) for line in driver.logs("remote_adapter").splitlines()]
         facts = [line for line in lines if line.get("event") == "litellm_call"]

@@ -23,6 +23,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.runs import Decision
 from tests.chaos.engine.checker import TENANT
 from tests.chaos.engine.runs import new_run
+from tests.machine_pace import paced
 from tests.polling import until
 
 
@@ -124,9 +125,11 @@ async def _ask_share(
             await _at_work(client, journal, begun)
             await asyncio.sleep(dice.uniform(0.0, longest_s))
             client.kill()
-            await asyncio.to_thread(client.join, 10)
+            await asyncio.to_thread(client.join, paced(5))
             continue
-        await asyncio.to_thread(client.join, 60)
+        await asyncio.to_thread(client.join, paced(30))
+        unanswered = {request.name for request in missing} - answers_in(journal).keys()
+        assert client.exitcode is not None, f"a client has not ended, without answers to {sorted(unanswered)}"
         assert client.exitcode == 0, f"a client ended with status {client.exitcode}"
 
 

@@ -88,7 +88,7 @@ class Stage:
             if engine.pid is not None and engine.is_alive():
                 os.kill(engine.pid, signal.SIGKILL)
         for engine in self.engines:
-            engine.join(10)
+            engine.join(paced(5))
         self.engines.clear()
 
     async def end(self) -> None:
@@ -97,7 +97,7 @@ class Stage:
             if engine.is_alive():
                 engine.terminate()
         for engine in self.engines:
-            await asyncio.to_thread(engine.join, 10)
+            await asyncio.to_thread(engine.join, paced(5))
             if engine.is_alive():
                 await self.tell_tasks()
                 assert engine.pid is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,10 @@ async def test_dead_owners_runs_come_first(store: Store) -> None:
 
 
 async def test_a_lease_runs_out_by_itself(store: Store) -> None:
+    await take(store, "held")
+    assert await store.claim("held", "two", LONG_S, 3) is None
+    begun = time.monotonic()
     first = await take(store, "r1", ttl_s=0.25)
-    assert await store.claim("r1", "two", LONG_S, 3) is None
     taken: list[ClaimedRun] = []
 
     async def claim() -> bool:
@@ -121,6 +124,8 @@ async def test_a_lease_runs_out_by_itself(store: Store) -> None:
         return bool(taken)
 
     await until(claim, 5)
+    assert time.monotonic() - begun > 0.2, "not before its time"
+    assert [run.lease.run_id for run in taken] == ["r1"]
     assert taken[0].lease.token > first.lease.token and taken[0].last_seq == first.last_seq
 
 

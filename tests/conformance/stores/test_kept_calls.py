@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import count
 from typing import Any
 
@@ -175,14 +176,18 @@ async def test_a_lease_that_ran_out_and_was_taken_by_nobody_still_writes(store: 
 
 
 async def test_leases_end_by_the_database_s_clock(store: Store) -> None:
+    await store.claim_call(key("long"), claim("one", name="long"))
+    assert await store.claim_call(key("long"), claim("two", name="long")) == HELD
+    begun = time.monotonic()
     await store.claim_call(key(), claim("one", 0.3))
-    assert await store.claim_call(key(), claim("two")) == HELD
 
     async def is_free() -> bool:
         return await store.look_at_call("default", key()) == FREE
 
     await until(is_free, 10)
+    assert time.monotonic() - begun > 0.25, "not before its time"
     assert await store.claim_call(key(), claim("two")) == FREE
+    assert await store.look_at_call("default", key("long")) == HELD
 
 
 async def test_a_process_takes_its_own_call_again(store: Store) -> None:

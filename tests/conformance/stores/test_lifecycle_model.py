@@ -24,6 +24,7 @@ from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import Conflict, LeaseLost, ValidationError
 from registries.contracts.runs import TERMINAL_EVENTS, TERMINAL_STATUSES, Decision, RunStatus
+from tests.chaos.engine.scale import scaled
 from tests.conformance.stores.sample_runs import LONG_S, WAITING, end, key, new_run, write
 
 MAX_DEATHS = 3
@@ -322,7 +323,7 @@ def test_lives_of_runs(lives: type[RunLives]) -> None:
     run_state_machine_as_test(lives, settings=few)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(scaled(3, 12)))
 def test_long_lives_of_runs(lives: type[RunLives], seed: int) -> None:
     # Hypothesis finds short examples and repeats itself in long ones; rare states need many even throws.
     chance = random.Random(seed)

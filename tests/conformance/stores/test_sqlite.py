@@ -222,10 +222,10 @@ class TestFile:
     async def test_a_lock_held_for_ever_is_told_and_nothing_happens_later(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("actors.stores.sqlite_database.BUSY_TIMEOUT_S", 0.1)
         store = await open_store(RuntimeConfig(home=str(tmp_path)))
         renewer = store.open_renewer()
-        with open(tmp_path / "parley.db.lock", "r+") as other:
+        with open(tmp_path / "parley.db.lock", "r+") as other, monkeypatch.context() as impatient:
+            impatient.setattr("actors.stores.sqlite_database.BUSY_TIMEOUT_S", 0.1)
             fcntl.flock(other, fcntl.LOCK_EX)
             with pytest.raises(StoreError, match="another process") as caught:
                 await store.accept(new_run("given up"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,8 +11,9 @@ from flows.execution import execute_flow
 from flows.validation import validate_flow
 from registries.contracts.errors import LeaseLost
 from registries.contracts.generation import GenerationRequest
-from registries.contracts.runs import Decision, RunResult
+from registries.contracts.runs import Decision
 from registries.specs import FlowSpec
+from tests.passing_time import skip_time
 from tests.unit.flows.attempts import FailingSaver, Run, answer, told
 from tests.unit.flows.fakes import PACKAGE, QUESTION, World, arithmetic, catalog_with, flow_of, order
 
@@ -28,8 +28,8 @@ def edge(source: str, target: str, condition: str | None = None) -> dict[str, An
     return {"source": source, "target": target, "condition": condition}
 
 
-def run_of(flow: FlowSpec) -> Run:
-    return Run(flow, FailingSaver(), FlowGraphs(catalog_with(flow)), answer=lambda request: "8")
+def run_of(flow: FlowSpec, **request: Any) -> Run:
+    return Run(flow, FailingSaver(), FlowGraphs(catalog_with(flow)), answer=lambda request: "8", **request)
 
 
 def plain(**values: Any) -> FlowSpec:
@@ -166,18 +166,15 @@ async def test_a_decision_outlives_the_crash_of_its_attempt() -> None:
 
 
 async def test_waiting_counts_neither_against_the_node_nor_the_deadline() -> None:
-    flow = plain(nodes=[{"id": "one"}, ask(timeout_s=0.05), {"id": "two"}])
-    run = run_of(flow)
-    result = await execute_once(run, deadline_s=0.2)
-    await asyncio.sleep(0.25)
-    done = await execute_once(run, answer(result, "approve"), deadline_s=0.2)
+    flow = plain(nodes=[{"id": "one"}, ask(timeout_s=5), {"id": "two"}])
+    run = run_of(flow, deadline_s=10)
+    result = await run.attempt()
+    skip_time(20)
+    after = World(run.answer, run.graphs.catalog)
+    after.clock.now += 20
+    done = await run.attempt(after, answer(result, "approve"))
     assert (result.status, done.status) == ("waiting", "completed")
-
-
-async def execute_once(run: Run, decision: Decision | None = None, deadline_s: float = 1) -> RunResult:
-    ports = World(run.answer, run.graphs.catalog).ports()
-    sent = order(run.flow.name, deadline_s)
-    return await execute_flow(sent, run.flow, run.graphs, ports, run.saver, decision)
+    assert [call.deadline_s for call in after.generator.requests] == [10]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from flows.execution import execute_flow
 from registries.contracts.errors import Fault, InternalError, ProviderError
 from registries.contracts.generation import GenerationRequest, Message
 from registries.contracts.runs import NodeResult, RunResult
+from tests.passing_time import skip_time
 from tests.unit.flows.fakes import PACKAGE, QUESTION, World, arithmetic, catalog_with, flow_of, order
 
 GRAPHS = FlowGraphs(PACKAGE)
@@ -318,9 +320,19 @@ async def test_without_a_seed_none_is_made_up() -> None:
     assert {request.seed for request in world.generator.requests} == {None}
 
 
+def endless(seconds: float) -> Callable[[GenerationRequest], Awaitable[None]]:
+    """A call that never ends; so much time passes once it is under way."""
+
+    async def hang(request: GenerationRequest) -> None:
+        skip_time(seconds)
+        await asyncio.Event().wait()
+
+    return hang
+
+
 async def test_the_deadline_ends_the_run_and_aborts_the_call() -> None:
-    world = World(pause=lambda request: asyncio.Event().wait())
-    result = await run(world, deadline_s=0.05)
+    world = World(pause=endless(30))
+    result = await run(world, deadline_s=30)
     assert result.status == "failed"
     assert result.error is not None
     assert (result.error.code, result.error.param) == ("budget_exceeded", "deadline_s")
@@ -337,8 +349,8 @@ async def test_calls_get_the_time_that_remains() -> None:
 
 
 async def test_a_node_has_a_timeout_of_its_own() -> None:
-    flow = flow_of(nodes=[{"id": "one", "timeout_s": 0.05}])
-    world = World(catalog=catalog_with(flow), pause=lambda request: asyncio.Event().wait())
+    flow = flow_of(nodes=[{"id": "one", "timeout_s": 10}])
+    world = World(catalog=catalog_with(flow), pause=endless(10))
     result = await run(world, "trial")
     assert result.error is not None
     assert result.error.param == "nodes.one.timeout_s"

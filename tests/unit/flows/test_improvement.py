@@ -15,6 +15,7 @@ from registries.catalog import Catalog
 from registries.contracts.errors import Fault, ProviderError
 from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import RunResult
+from tests.passing_time import skip_time
 from tests.unit.flows.fakes import PACKAGE, World, order
 
 
@@ -40,11 +41,14 @@ def graded(verdict: Callable[[GenerationRequest], str | Exception]) -> Callable[
     return answer
 
 
+DEADLINE_S = 30.0
+
+
 async def judged(
     verdict: Callable[[GenerationRequest], str | Exception], **world: Any
 ) -> tuple[RunResult, World]:
     played = World(graded(verdict), catalog=judging_catalog(), **world)
-    asked = order(prompt="Is it fair?", deadline_s=0.3)
+    asked = order(prompt="Is it fair?", deadline_s=DEADLINE_S)
     flow = played.catalog.flows.get("challenge")
     return await execute_flow(asked, flow, FlowGraphs(played.catalog), played.ports()), played
 
@@ -88,6 +92,7 @@ async def test_a_judge_that_is_not_fit_leaves_a_reason(verdict: Any, reason: str
 async def test_a_judge_that_is_late_does_not_fail_the_run() -> None:
     async def hang(request: GenerationRequest) -> None:
         if ":judge:" in request.request_id:
+            skip_time(DEADLINE_S)
             await asyncio.Event().wait()
 
     result, world = await judged(prefers_refined, pause=hang)

@@ -70,6 +70,12 @@ def test_a_missing_folder_is_named(name: str) -> None:
     assert name in caught.value.message and caught.value.param == "PARLEY_MODEL"
 
 
+def test_a_folder_of_somebody_unknown_is_named() -> None:
+    with pytest.raises(ValidationError, match="no home directory") as caught:
+        made("~nobody-here/model")
+    assert "'~nobody-here/model'" in caught.value.message and caught.value.param == "PARLEY_MODEL"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

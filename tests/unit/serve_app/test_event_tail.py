@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from registries.contracts.runs import RunEvent
 from serve_app.event_tail import BUSY_EVERY_S, IDLE_AFTER_S, IDLE_EVERY_S, EventTail
 from serve_app.run_stream import RunStream
+from tests.machine_pace import paced
 from tests.unit.serve_app.front_door import until
 from tests.unit.serve_app.written_run import WrittenRun, sqlite_store
 
@@ -81,7 +82,7 @@ async def test_a_busy_run_does_not_hold_up_a_quiet_one() -> None:
         await asyncio.wait(tasks)
         await tail.aclose()
     # The promise is 50 ms on a quiet machine; what is tested here is that the quiet one gets its turn.
-    assert sorted(delays)[10] < 0.25, delays
+    assert sorted(delays)[10] < paced(0.25), delays
 
 
 async def test_it_asks_less_often_when_nothing_happens_and_not_at_all_for_nobody() -> None:

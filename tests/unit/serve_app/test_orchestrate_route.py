@@ -17,6 +17,7 @@ from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.run_ports import RunnerLost
 from serve_app.streaming import PATIENCE_S
 from tests.machine_pace import paced
+from tests.passing_time import skip_time
 from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
 from tests.unit.serve_app.raw_client import sse
 from tests.unit.serve_app.scripted_runner import failed_story, run_result, waiting_story
@@ -190,20 +191,21 @@ async def test_a_run_that_no_runner_can_run_is_an_error_and_nothing_is_written(
         assert answer.status_code == status and await door.rows() == []
 
 
-BEGUN_BY_S = 0.5
-"""Long enough for a claim to be committed on a busy machine."""
-
-
 async def test_clients_are_told_after_the_deadline_and_nothing_is_written() -> None:
-    async with front_door() as door:
+    async with front_door(grace_s=1) as door:
         door.runner.gate = asyncio.Event()
-        whole = await door.client.post("/api/orchestrate", json={**ASK, "deadline_s": BEGUN_BY_S})
-        streamed = await door.client.post(
-            "/api/orchestrate", json={**ASK, "deadline_s": BEGUN_BY_S, "stream": True}
-        )
+        ask = {**ASK, "deadline_s": 10}
+        call = asyncio.create_task(door.client.post("/api/orchestrate", json=ask))
+        await until(lambda: "run-1" in door.runner.held)
+        skip_time(11)
+        whole = await call
+        async with sse(door.app, "/api/orchestrate", body={**ask, "stream": True}) as streamed:
+            await until(lambda: bool(streamed.events))
+            skip_time(11)
+            await streamed.over()
         assert [row["status"] for row in await door.rows()] == ["running", "running"]
     assert whole.status_code == 504 and whole.json()["error"]["param"] == "deadline_s"
-    name, _, data = events_of(streamed.text)[-1]
+    name, _, data = streamed.events[-1]
     assert name == "error" and data["error"]["code"] == "budget_exceeded"
 
 
@@ -310,14 +312,17 @@ async def test_a_stream_is_not_begun_before_its_run_is_committed() -> None:
         stuck = asyncio.Event()
 
         async def silent(order: RunOrder | str) -> Any:
+            door.runner.asked.append(order)
             await stuck.wait()
             yield []
 
         door.runner.run = silent  # type: ignore[method-assign]
         door.faults.down = STATED["down"]
         async with sse(door.app, "/api/orchestrate", body={**ASK, "stream": True}) as reader:
+            await asked(door)
             # As long as direct mode waits before it begins a silent stream: long enough for that to show.
-            await until(lambda: "accept" in door.faults.asked, within_s=2 * PATIENCE_S)
+            skip_time(PATIENCE_S)
+            await until(lambda: "accept" in door.faults.asked)
             await asyncio.sleep(0.1)
             assert reader.status == 0 and await door.rows() == []
 

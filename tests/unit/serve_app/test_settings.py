@@ -72,18 +72,21 @@ def test_leases_retention_and_the_queue_reach_the_configuration() -> None:
         PARLEY_RETENTION_RUNS_DAYS="30",
         PARLEY_RETENTION_CHECKPOINTS_DAYS="0",
         PARLEY_MAX_QUEUED_RUNS="7",
+        PARLEY_RUNNER_DRAIN_S="90",
     ).runtime_config()
     assert config.lease.ttl_s == 4.5
     assert (config.retention.runs_days, config.retention.checkpoints_days) == (30.0, 0.0)
-    assert config.max_queued_runs == 7
+    assert (config.max_queued_runs, config.runner_drain_s) == (7, 90.0)
     assert "PARLEY_LEASE_TTL_S='1'" in refusal(PARLEY_LEASE_TTL_S="1")
     assert "PARLEY_RETENTION_RUNS_DAYS='-1'" in refusal(PARLEY_RETENTION_RUNS_DAYS="-1")
+    assert "PARLEY_RUNNER_DRAIN_S='0'" in refusal(PARLEY_RUNNER_DRAIN_S="0")
     assert "PARLEY_MAX_QUEUED_RUNS='0'" in refusal(PARLEY_MAX_QUEUED_RUNS="0")
 
 
 def test_the_settings_defaults_are_those_of_the_configuration() -> None:
     made, plain = load().runtime_config(), RuntimeConfig(home="")
-    for name in ("lease", "retention", "backup", "pool_min", "pool_max", "max_queued_runs", "breaker"):
+    limits = ("pool_min", "pool_max", "max_queued_runs", "runner_drain_s")
+    for name in ("lease", "retention", "backup", "breaker", *limits):
         assert getattr(made, name) == getattr(plain, name)
 
 
@@ -158,6 +161,20 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 def test_contradictions_are_refused() -> None:
     assert "PARLEY_MODEL_URL needs PARLEY_MODEL" in refusal(PARLEY_MODEL_URL="http://localhost:11434/v1")
     assert "also PORT" in refusal(PORT="9000", PARLEY_DASHBOARD_PORT="9000")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PARLEY_HOME", "MODEL_CACHE_DIR", "PARLEY_CATALOG_DIRS", "PARLEY_OUTPUTS_DIR", "PARLEY_TRACE_FILE"],
+)
+def test_a_folder_of_somebody_unknown_is_named(name: str) -> None:
+    assert f"{name}='~nobody-here/x' is not allowed. Allowed: " in refusal(**{name: "~nobody-here/x"})
+
+
+def test_a_default_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert "PARLEY_HOME='~/.parley' is not allowed. Allowed: a folder" in refusal()
 
 
 @given(st.text(max_size=40), st.sampled_from(VARIABLES))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.engines.batch_loop import BatchLoop
 from actors.engines.batch_row import BatchRow, Piece
 from actors.engines.detokenizer import Detokenizer
+from tests.polling import until
 
 torch = pytest.importorskip("torch")
 END = 0
@@ -82,10 +83,9 @@ def row(prompt: list[int], pieces: queue.Queue[Piece], **options: Any) -> BatchR
         "top_k": None,
         "seed": None,
         "stop": (),
+        "end_ids": frozenset({END}),
     }
-    return BatchRow(
-        prompt, tokenizer=Letters(), end_ids=frozenset({END}), deliver=pieces.put, **{**chosen, **options}
-    )
+    return BatchRow(prompt, tokenizer=Letters(), deliver=pieces.put, **{**chosen, **options})
 
 
 def answer(pieces: queue.Queue[Piece]) -> tuple[str, str | None]:
@@ -157,23 +157,16 @@ def test_end_token_and_stop_string_end_a_row(loop: BatchLoop) -> None:
     assert answer(stopped) == ("BCD", "stop")
 
 
-def test_a_cancelled_row_leaves_the_batch(loop: BatchLoop) -> None:
+async def test_a_cancelled_row_leaves_the_batch(loop: BatchLoop) -> None:
     pieces: queue.Queue[Piece] = queue.Queue()
-    endless = row([1], pieces, max_tokens=10_000_000)
+    endless = row([1], pieces, max_tokens=10_000_000, end_ids=frozenset())
     loop.submit(endless)
     pieces.get(timeout=10)
     endless.cancelled = True
     other: queue.Queue[Piece] = queue.Queue()
     loop.submit(row([1], other, max_tokens=3))
     assert answer(other) == ("BCD", "length")
-    for _ in range(200):
-        if loop.running == 0:
-            break
-        pieces.get(timeout=10) if not pieces.empty() else None
-    probe: queue.Queue[Piece] = queue.Queue()
-    loop.submit(row([1], probe, max_tokens=1))
-    answer(probe)
-    assert loop.running == 0
+    await until(lambda: loop.running == 0, 5)
 
 
 def test_a_failing_model_fails_its_calls_and_not_the_thread(loop: BatchLoop, model: Counting) -> None:

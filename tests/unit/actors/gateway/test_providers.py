@@ -17,6 +17,7 @@ from registries.contracts.config import RuntimeConfig
 from registries.contracts.errors import CapacityError
 from registries.contracts.generation import GenerationRequest, GenerationResult
 from registries.specs import ModelSpec
+from tests.machine_pace import paced
 from tests.unit.actors.gateway.played import Clock, PlayedCompleter, local_model, model, strategy
 
 
@@ -106,15 +107,18 @@ async def test_a_stream_has_a_total_and_an_idle_limit() -> None:
     assert closed == [True, True]
 
 
-def loading_for(seconds: float) -> Catalog:
-    """A model whose load takes so long, under a strategy that gives a try 0.2 s."""
+def loading_for(seconds: float, try_s: float) -> Catalog:
+    """A model whose load takes so long, under a strategy that gives a try ``try_s``."""
     spec = local_model("m", engine_options={"load_time_s": seconds, "script": {"echo": True}})
-    return Catalog([spec], [strategy(limits={"timeout_s": 0.2})])
+    return Catalog([spec], [strategy(limits={"timeout_s": try_s})])
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_loading_is_told_apart_and_takes_nothing_off_the_trys_time(stream: bool) -> None:
-    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(0.4))
+    try_s = paced(0.2)
+    load_s = 1.25 * try_s
+    catalog = loading_for(load_s, try_s)
+    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), catalog)
     for loads in (True, False):
         request = GenerationRequest(prompt="hello", model_key="m", deadline_s=20)
         if stream:
@@ -123,14 +127,14 @@ async def test_loading_is_told_apart_and_takes_nothing_off_the_trys_time(stream:
             answer = await gateway.generate(request)
         assert isinstance(answer, GenerationResult)
         assert [a.outcome for a in answer.attempts] == ["ok"]
-        assert (answer.timings.load_time >= 0.4) is loads
-        assert answer.timings.inference_time < 0.2
+        assert (answer.timings.load_time >= load_s) is loads
+        assert answer.timings.inference_time < try_s
         assert answer.timings.total >= answer.timings.load_time + answer.timings.inference_time - 1e-6
     await gateway.aclose()
 
 
 async def test_a_load_longer_than_the_deadline_is_no_fault_of_the_provider() -> None:
-    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(60))
+    gateway = await local_gateway(RuntimeConfig(home="x", default_strategy="plain"), loading_for(60, 0.2))
     for _ in range(4):
         with pytest.raises(CapacityError, match="still loading") as caught:
             await gateway.generate(GenerationRequest(prompt="hello", model_key="m", deadline_s=0.1))

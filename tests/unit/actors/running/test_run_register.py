@@ -25,6 +25,7 @@ from registries.contracts.generation import GenerationRequest
 from registries.contracts.runs import NodeResult, RunOrder, RunRequest
 from registries.loader import load_catalog
 from tests.machine_pace import paced
+from tests.passing_time import skip_time
 from tests.polling import until
 from tests.unit.flows.fakes import FakeGenerator
 
@@ -189,11 +190,13 @@ async def test_a_claim_that_is_under_way_when_the_drain_begins_is_handed_over(ru
     runner.claimable.clear()
     asking = asyncio.create_task(runner.register.take(runner.claim(new_run("r1"))))
     await until(lambda: runner.claims == 1, 5)
-    draining = asyncio.create_task(runner.register.drain(0.5))
+    draining = asyncio.create_task(runner.register.drain(60))
     await until(lambda: runner.register.free == 0, 5)
     runner.claimable.set()
-    await asyncio.wait_for(draining, 10)
     assert await asking is not None
+    await until(lambda: runner.calls.begun == 1, 5)
+    skip_time(60)
+    await asyncio.wait_for(draining, 10)
     run = await runner.store.get("r1", "default")
     assert run is not None and (run["status"], run["owner"], run["deaths"]) == ("queued", None, 0)
 

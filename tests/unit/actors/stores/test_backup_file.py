@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,6 +85,17 @@ def test_an_entry_that_says_it_is_encrypted_is_refused(sample: bytes, tmp_path: 
     flags = sample.index(b"PK\x01\x02") + 8
     path = tmp_path / "x"
     path.write_bytes(sample[:flags] + bytes([sample[flags] | 1]) + sample[flags + 1 :])
+    with pytest.raises(ValidationError, match="damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_an_entry_that_says_it_is_compressed_otherwise_is_refused(
+    sample: bytes, tmp_path: Path, method: int
+) -> None:
+    at = sample.index(b"PK\x01\x02") + 10
+    path = tmp_path / "x"
+    path.write_bytes(sample[:at] + bytes([method]) + sample[at + 1 :])
     with pytest.raises(ValidationError, match="damaged"):
         read(path)
 

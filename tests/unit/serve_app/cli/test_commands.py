@@ -12,6 +12,7 @@ import pytest
 
 from actors.ray_token import ensure_ray_token
 from registries.contracts.config import RuntimeConfig
+from tests.machine_pace import paced
 from tests.unit.serve_app.cli.shell import Shell
 from tests.unit.serve_app.fake_runtime import FakeRuntime
 from tests.unit.serve_app.sample_answers import GENERATION, RUN, run_events
@@ -219,7 +220,7 @@ def test_status_tells_parts_and_their_reasons(started: Shell, fake: FakeRuntime)
 def test_a_crashed_runtime_is_called_crashed(started: Shell) -> None:
     state = json.loads(started.home.state_file.read_text())
     psutil.Process(state["processes"][0]["pid"]).kill()
-    psutil.wait_procs([psutil.Process(state["processes"][0]["pid"])], timeout=0.2)
+    psutil.wait_procs([psutil.Process(state["processes"][0]["pid"])], timeout=paced(5))
     result = started("status")
     assert result.exit_code == 3 and "crashed" in result.stdout
     assert json.loads(started("status", "--json").stdout) == {"status": "crashed"}

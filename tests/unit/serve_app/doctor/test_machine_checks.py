@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from actors.free_ports import ephemeral_range, free_port, is_free
 from serve_app.doctor import machine_checks as doctor
 from serve_app.doctor.model_servers import ModelServer, find_model_servers, model_names, suggestion
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.settings import load_settings
+from tests.machine_pace import paced
 
 
 @contextmanager
@@ -106,7 +109,8 @@ def test_home(tmp_path: Path) -> None:
     assert doctor.home_check(tmp_path / "new").verdict == "ok"
 
 
-def test_model_servers_are_found_by_asking() -> None:
+def test_model_servers_are_found_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.doctor.model_servers._PROBE_S", paced(2))
     body = json.dumps({"data": [{"id": "llama3.2"}, {"id": "b"}, {"id": "c"}, {"id": "d"}]}).encode()
     with server_with(body) as good, server_with(b"<html>") as other, server_with(b'{"data": []}') as empty:
         ports = ((good, "Ollama"), (other, "vLLM"), (empty, "LM Studio"))

@@ -81,9 +81,33 @@ def test_only_processes_with_both_marks_are_ours(home: RuntimeHome, tmp_path: Pa
         assert marked_processes(home.path, exclude=frozenset({ours.pid})) == []
 
 
-def test_a_willing_process_ends_by_term_and_a_stubborn_one_by_kill(home: RuntimeHome) -> None:
-    with running(WILLING, marker(home)), running(STUBBORN, marker(home)):
-        ended = end_processes(lambda: marked_processes(home.path), term_s=0.3, total_s=5)
+class PausesOnly:
+    """A clock on which nothing takes time but pauses, however slow the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.now += seconds
+
+
+def test_a_willing_process_ends_by_term_and_a_stubborn_one_by_kill(
+    home: RuntimeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = PausesOnly()
+    monkeypatch.setattr("serve_app.lifecycle.processes.time", clock)
+    with running(WILLING, marker(home)) as willing, running(STUBBORN, marker(home)):
+
+        def found() -> list[psutil.Process]:
+            if clock.now:
+                willing.wait(paced(5))
+            return marked_processes(home.path)
+
+        ended = end_processes(found, term_s=0.3, total_s=5)
         assert len(ended.terminated) == 2 and len(ended.killed) == 1 and ended.left == ()
 
 
