@@ -32,7 +32,7 @@ async def judge_undisturbed(window: Callable[[], Awaitable[Sequence[str]]]) -> N
         told.append(f"{'; '.join(faults)} ({share:.1%} of the ticks were late)")
         print(told[-1])
         assert share > LATE_SHARE, told[-1]
-    raise AssertionError(f"the machine disturbed each of {WINDOWS} windows: {told}")
+    raise AssertionError(f"faults in each of {WINDOWS} windows, and the machine disturbed them all: {told}")
 
 
 @asynccontextmanager

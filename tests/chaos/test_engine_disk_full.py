@@ -67,8 +67,8 @@ async def test_a_full_disk_refuses_and_holds_and_lets_go(tmp_path: Path) -> None
     config = config_for(tmp_path / "full", store_url=f"sqlite://{path}?max_page_count={PAGES}", max_deaths=3)
     store = await open_store(config)
     run_ids: list[str] = []
-    # Long calls: the runs must not be over before the last page is taken.
-    async with engines(spec_for(config, call_s=0.4), 2) as stage:
+    # The fewer runs, the longer their calls: they must not be over before the last page is taken.
+    async with engines(spec_for(config, call_s=scaled(0.4, 0.2)), 2) as stage:
         for turn in range(TIMES):
             numbers = range(turn * RUNS, (turn + 1) * RUNS)
             run_ids += [(await store.accept(new_run(number))).run_id for number in numbers]

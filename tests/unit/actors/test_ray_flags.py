@@ -39,6 +39,12 @@ def test_haproxy_can_be_off() -> None:
     assert ray_environment(CONFIG, PORTS)["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
+def test_rays_ports_are_none_of_the_runtime_s_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.ray_flags.free_ports", lambda count: list(range(20_000, 20_000 + count)))
+    found = set(dataclasses.astuple(find_ports(exclude=(20_000, 20_003))))
+    assert len(found) == len(dataclasses.fields(RayPorts)) and not found & {20_000, 20_003}
+
+
 def test_ports_are_different_and_the_gcs_never_takes_redis_place() -> None:
     ports = find_ports()
     values = dataclasses.astuple(ports)
