@@ -93,9 +93,17 @@ def _as_folder(model: str) -> Path | None:
             "Allowed: an existing folder, or a Hugging Face id (owner/name)",
             param="PARLEY_MODEL",
         ) from None
-    if not looks_like_path and not path.is_dir():
-        return None
-    if not (path / "config.json").is_file():
+    try:
+        if not looks_like_path and not path.is_dir():
+            return None
+        is_model = (path / "config.json").is_file()
+    except OSError as error:
+        raise ValidationError(
+            f"PARLEY_MODEL={model!r}: cannot be looked at ({error.strerror}). "
+            "Allowed: a folder that this user may read, or a Hugging Face id (owner/name)",
+            param="PARLEY_MODEL",
+        ) from None
+    if not is_model:
         raise ValidationError(
             f"PARLEY_MODEL={model!r}: no config.json in {path.absolute()}. "
             "Allowed: a folder in Hugging Face format (config.json, weights, tokenizer), "

@@ -101,7 +101,11 @@ def folder(text: str) -> str:
 
 def own_folder(text: str) -> str:
     """A folder by its one true name, so that two spellings of it are the same runtime."""
-    return str(Path(folder(text)).resolve())
+    try:
+        return str(Path(folder(text)).resolve())
+    except (RuntimeError, OSError):
+        # Links that lead back to themselves; a name that is too long.
+        raise NotAllowed from None
 
 
 def folders(text: str) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ def open_backup(path: Path) -> Iterator[BackupReader]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if not all(_is_as_we_write(entry) for entry in archive.infolist()):
+            if not all(_is_plain(entry) for entry in archive.infolist()):
                 raise zipfile.BadZipFile
             manifest = _read_manifest(archive, path)
             for part in manifest.parts:
@@ -156,16 +156,17 @@ def open_backup(path: Path) -> Iterator[BackupReader]:
             yield BackupReader(archive, manifest)
     except OSError as error:
         raise ValidationError(f"{path} cannot be read: {error.strerror or error}", param="file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError):
         raise ValidationError(
             f"{path} is no backup, or damaged: it ends early or was changed", param="file"
         ) from None
 
 
-def _is_as_we_write(entry: zipfile.ZipInfo) -> bool:
-    """Deflated and not encrypted. A changed byte may say otherwise; zipfile would tell that by a RuntimeError
-    (no password), or by whatever the other method's module raises."""
-    return entry.compress_type == zipfile.ZIP_DEFLATED and not entry.flag_bits & _ENCRYPTED
+def _is_plain(entry: zipfile.ZipInfo) -> bool:
+    """Deflated, or stored by who packed it again, and not encrypted. A changed byte may say otherwise, which
+    zipfile would tell by a RuntimeError (no password), or by whatever the other method's module raises."""
+    known = entry.compress_type in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)
+    return known and not entry.flag_bits & _ENCRYPTED
 
 
 def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:

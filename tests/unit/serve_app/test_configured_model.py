@@ -76,6 +76,13 @@ def test_a_folder_of_somebody_unknown_is_named() -> None:
     assert "'~nobody-here/model'" in caught.value.message and caught.value.param == "PARLEY_MODEL"
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "/" + "a" * 300])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="cannot be looked at") as caught:
+        made(name)
+    assert caught.value.param == "PARLEY_MODEL"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

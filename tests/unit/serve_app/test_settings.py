@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +170,13 @@ def test_contradictions_are_refused() -> None:
 )
 def test_a_folder_of_somebody_unknown_is_named(name: str) -> None:
     assert f"{name}='~nobody-here/x' is not allowed. Allowed: " in refusal(**{name: "~nobody-here/x"})
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from 3.13 on Path.resolve lets such links be")
+def test_a_home_of_links_that_lead_to_themselves_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert "is not allowed. Allowed: " in refusal(PARLEY_HOME=str(tmp_path / "a"))
 
 
 def test_a_default_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,17 @@ def test_an_entry_that_says_it_is_compressed_otherwise_is_refused(
         read(path)
 
 
+def test_a_name_that_is_no_text_is_refused(sample: bytes, tmp_path: Path) -> None:
+    entry = sample.index(b"PK\x01\x02")
+    changed = bytearray(sample)
+    changed[entry + 9] |= 0x08  # says that its name is UTF-8
+    changed[entry + 46] = 0xFF
+    path = tmp_path / "x"
+    path.write_bytes(changed)
+    with pytest.raises(ValidationError, match="damaged"):
+        read(path)
+
+
 @settings(max_examples=500)
 @given(st.data())
 def test_a_changed_byte_is_refused_or_changes_nothing(sample: bytes, data: st.DataObject) -> None:
