@@ -52,7 +52,6 @@ class StateClient:
         self._local = LocalBoard(policy, clock, rng, observer)
         self._outcomes: list[Outcome] = []
         self._moved: set[str] = set()
-        self._pushing = False
         self._wake = asyncio.Event()
         self._incarnation = ""
         self._version = 0
@@ -189,10 +188,7 @@ class StateClient:
             self._connected = False
             return
         self._version = snapshot.version
-        # A count from before our own last failures must not lower ours: one call more would go out than
-        # the policy allows. Another snapshot comes when the actor has counted them.
-        told_all = not self._outcomes and not self._pushing
-        self._local.merge(snapshot.records, authoritative=told_all)
+        self._local.merge(snapshot.records, authoritative=True)
 
     async def _push_forever(self) -> None:
         while True:
@@ -211,11 +207,7 @@ class StateClient:
         self._forget_unsent()
         if not outcomes and not moved:
             return
-        self._pushing = True
-        try:
-            incarnation = await self._link.push(self._incarnation, outcomes, moved)
-        finally:
-            self._pushing = False
+        incarnation = await self._link.push(self._incarnation, outcomes, moved)
         if incarnation != self._incarnation:
             self._connected = False
 

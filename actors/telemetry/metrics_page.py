@@ -14,7 +14,7 @@ from registries.contracts.config import RuntimeConfig
 
 SCRAPE_TIMEOUT_S = 6.0
 """A node that takes longer is shown as failed; the page of the others waits no longer. Less than the 8 s of
-deploy/prometheus.yml; with 3 s an agent on a machine whose cores were full for a while was given up."""
+deploy/prometheus.yml, and twice what an agent on full cores seems to have missed once."""
 
 
 async def metrics_page(config: RuntimeConfig) -> str:

@@ -74,12 +74,12 @@ async def test_recovery_by_one_probe_for_the_whole_cluster(config: RuntimeConfig
         probing = [c.ask_for.remote("flaky", BREAKER_REST_S + 2) for c in stage.callers]
         calls: list[tuple[float, int]] = []
 
-        async def closed_everywhere() -> list[float]:
+        async def moved(state: str) -> list[float]:
             calls.append((time.time(), stage.server.cast.player.calls))
-            return await _moved(stage, "closed")
+            return await _moved(stage, state)
 
-        seen = await until(lambda: _moved(stage, "half_open"), BREAKER_REST_S + 3, "a probe starts")
-        closed = await until(closed_everywhere, 5.0, "its answer closes the breaker")
+        seen = await until(lambda: moved("half_open"), BREAKER_REST_S + 3, "a probe starts")
+        closed = await until(lambda: moved("closed"), 5.0, "its answer closes the breaker")
         assert max(n for at, n in calls if at < min(closed)) == 1, "one probe in the whole cluster"
         assert spread_s(closed) <= paced(OPEN_EVERYWHERE_S)
         answers = [a for batch in await asyncio.gather(*probing) for a in batch]

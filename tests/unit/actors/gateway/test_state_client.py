@@ -122,31 +122,6 @@ async def test_failures_of_different_processes_add_up_and_open_everywhere() -> N
         assert {c.fact("p").epoch for c in clients} == {1}
 
 
-async def test_an_older_count_does_not_take_back_own_failures() -> None:
-    class SlowPushes(PlayedCluster):
-        """Answers a push when told to, and counts it then."""
-
-        gate = asyncio.Event()
-
-        async def push(
-            self, incarnation: str, outcomes: Sequence[Outcome], records: Sequence[BreakerRecord]
-        ) -> str:
-            await self.gate.wait()
-            return await super().push(incarnation, outcomes, records)
-
-    cluster = SlowPushes()
-    async with processes(cluster, 1) as (client,):
-        fail(client, 2)
-        # Somebody else's failure is counted and told before ours.
-        incarnation, version = client.describe()["incarnation"], client.describe()["version"]
-        other = Outcome("p", OutcomeKind.FAILURE, 0, cause="down")
-        await PlayedCluster.push(cluster, incarnation, [other], [])
-        await until(lambda: client.describe()["version"] > version)
-        fail(client)
-        cluster.gate.set()
-        assert state(client) == "open"
-
-
 async def test_a_success_anywhere_clears_the_count_everywhere() -> None:
     cluster = PlayedCluster()
     async with processes(cluster, 2) as (a, b):
