@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from tests.chaos.engine.checker import TENANT, calls_in, problems_of
 from tests.chaos.engine.runs import config_for, new_run, reference_result, run_id_of, spec_for
 from tests.chaos.engine.scale import scaled
 from tests.chaos.engine.stage import Stage, all_ended, engines
+from tests.machine_pace import paced
 from tests.own_server import OwnServer
 from tests.polling import until
 from tests.postgres_server import own_postgres
@@ -39,7 +39,7 @@ LEASES = {
 
 
 async def _bring_outages(
-    server: OwnServer, dice: random.Random, stage: Stage, refusals: list[StoreError]
+    server: OwnServer, dice: random.Random, stage: Stage, store: Store, refusals: list[StoreError]
 ) -> None:
     """One after another, of every kind; no engine ends by them."""
     for number, outage in enumerate(shuffled_outages(OUTAGES, dice)):
@@ -47,14 +47,32 @@ async def _bring_outages(
         await asyncio.sleep(dice.uniform(2.0, 3.0))
         away_s = dice.uniform(0.0, LONGEST_S) if number else LONGEST_S
         print(f"{outage.__name__} for {away_s:.2f} s")
-        before = len(refusals)
-        async with outage(server):
-            await asyncio.sleep(away_s)
+        async with outage(server), asyncio.TaskGroup() as group:
             if not number:
-                # Some of the short ones are over before anybody is refused: this one surely is not.
-                with suppress(TimeoutError):
-                    await until(lambda b=before: len(refusals) > b, MET_S)
+                # Some of the short ones are over before anybody is refused: this one is not.
+                group.create_task(_be_refused(store, refusals))
+            await asyncio.sleep(away_s)
         assert all(engine.is_alive() for engine in stage.engines)
+
+
+async def _be_refused(store: Store, refusals: list[StoreError]) -> None:
+    """Read until that is refused.
+
+    The client that submits may never be: its only write, under way when the server froze, is waited for.
+    """
+    async with asyncio.timeout(paced(MET_S)):
+        while True:
+            try:
+                await store.get(run_id_of(0), TENANT)
+            except StoreError as error:
+                _note(error, refusals)
+                return
+            await asyncio.sleep(PAUSE_S)
+
+
+def _note(refusal: StoreError, refusals: list[StoreError]) -> None:
+    assert refusal.retry_after_s, "a client is not told when to come again"
+    refusals.append(refusal)
 
 
 async def _submit(
@@ -75,8 +93,7 @@ async def _submit(
                 accepted = await store.accept(new)
                 break
             except StoreError as error:
-                assert error.retry_after_s, "a client is not told when to come again"
-                refusals.append(error)
+                _note(error, refusals)
                 await asyncio.sleep(PAUSE_S)
         assert accepted.run_id == run_id_of(number)
         run_ids.append(accepted.run_id)
@@ -100,7 +117,7 @@ async def test_postgresql_stopped_killed_and_frozen_under_load(
             submitting = asyncio.create_task(_submit(store, RUNS, pace_s, over, refusals))
             # A runtime that starts without its database says so and ends; these have started.
             await until(lambda: len({call["pid"] for call in calls_in(stage.journal)}) == 2, 30)
-            await _bring_outages(server, dice, stage, refusals)
+            await _bring_outages(server, dice, stage, store, refusals)
             over.set()
             run_ids = await submitting
             await all_ended(store, run_ids, scaled(60, 240))

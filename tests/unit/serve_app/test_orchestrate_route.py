@@ -78,7 +78,8 @@ async def test_tokens_of_a_run_under_way_reach_its_stream() -> None:
     async with front_door() as door:
         door.runner.gate = asyncio.Event()
         call = asyncio.create_task(door.client.post("/api/orchestrate", json={**ASK, "stream": True}))
-        await until(lambda: len(door.faults.asked) > 0 and "events" in door.faults.asked)
+        with door.dispatch.tail.topic("run-1") as topic:
+            await until(lambda: topic.begun and bool(topic.readers))
         door.runner.gate.set()
         events = events_of((await call).text)
     assert [name for name, _, _ in events] == PLAIN
