@@ -51,8 +51,7 @@ class RayCluster:
 
     async def _read_deployments(self) -> Facts:
         applications = await asyncio.to_thread(read_deployments)
-        for (app, deployment), reports in (await self._reports.collect(applications)).items():
-            applications[app]["deployments"][deployment]["reports"] = reports
+        await self._reports.add_to(applications)
         return applications
 
     async def machine(self) -> Facts:

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 REPORTING = frozenset({"FlowRunner", "ModelReplica"})
 """Deployments with a ``status`` method."""
 TIMEOUT_S = 2.0
-"""A busy replica answers in milliseconds; one that does not is shown without its report."""
+"""A busy replica answers in milliseconds. One whose slots are all taken does not: the call waits for one."""
 
 
 class ReplicaReports:
@@ -23,16 +23,20 @@ class ReplicaReports:
         self._get_handle = get_handle
         self._handles: dict[tuple[str, str], Any] = {}
 
-    async def collect(self, applications: Mapping[str, Any]) -> dict[tuple[str, str], list[Any]]:
-        """Reports by (application, deployment), for those of ``applications`` that have a running replica."""
+    async def add_to(self, applications: Mapping[str, Any]) -> None:
+        """Give each deployment that has a running replica its ``reports``, and ``silent``: how many running
+        replicas gave none within TIMEOUT_S. One that is late takes the reports of its siblings with it
+        (Serve's broadcast answers whole or not at all)."""
         asked = [
-            (app, deployment)
-            for app, facts in applications.items()
-            for deployment, state in facts["deployments"].items()
-            if deployment in REPORTING and state["replicas"].get("RUNNING")
+            (app, deployment, facts)
+            for app, application in applications.items()
+            for deployment, facts in application["deployments"].items()
+            if deployment in REPORTING and facts["replicas"].get("RUNNING")
         ]
-        answers = await asyncio.gather(*(self._ask(app, deployment) for app, deployment in asked))
-        return dict(zip(asked, answers, strict=True))
+        answers = await asyncio.gather(*(self._ask(app, deployment) for app, deployment, _ in asked))
+        for (_, _, facts), reports in zip(asked, answers, strict=True):
+            facts["reports"] = reports
+            facts["silent"] = max(0, facts["replicas"]["RUNNING"] - len(reports))
 
     async def _ask(self, app: str, deployment: str) -> list[Any]:
         try:

@@ -168,17 +168,29 @@ class PlayedBroadcast:
         return self.answers
 
 
-async def test_reports_are_of_the_replicas_that_answer() -> None:
-    running, away = {"replicas": {"RUNNING": 2}}, {"replicas": {"STARTING": 1}}
-    applications = {
-        "parley": {"deployments": {"Ingress": running, "FlowRunner": running}},
-        "model-a": {"deployments": {"ModelReplica": running}},
-        "model-b": {"deployments": {"ModelReplica": away}},
+async def test_reports_are_of_the_replicas_that_answer_and_the_silent_ones_are_counted() -> None:
+    def two() -> dict[str, Any]:
+        return {"replicas": {"RUNNING": 2}}
+
+    applications: dict[str, Any] = {
+        "parley": {"deployments": {"Ingress": two(), "FlowRunner": two()}},
+        "model-a": {"deployments": {"ModelReplica": two()}},
+        "model-b": {"deployments": {"ModelReplica": {"replicas": {"STARTING": 1}}}},
+        "model-c": {"deployments": {"ModelReplica": two()}},
     }
+    errors = {"model-a": RayServeException("gone"), "model-c": TimeoutError()}
 
     def handle(deployment: str, app: str) -> PlayedBroadcast:
-        error = RayServeException("gone") if app == "model-a" else None
-        return PlayedBroadcast([{"runs": 1}, KeyError("dead replica")], error)
+        return PlayedBroadcast([{"runs": 1}, KeyError("dead replica")], errors.get(app))
 
-    reports = await ReplicaReports(handle).collect(applications)
-    assert reports == {("parley", "FlowRunner"): [{"runs": 1}], ("model-a", "ModelReplica"): []}
+    await ReplicaReports(handle).add_to(applications)
+    shown = {
+        app: {name: (facts.get("reports"), facts.get("silent")) for name, facts in of["deployments"].items()}
+        for app, of in applications.items()
+    }
+    assert shown == {
+        "parley": {"Ingress": (None, None), "FlowRunner": ([{"runs": 1}], 1)},
+        "model-a": {"ModelReplica": ([], 2)},
+        "model-b": {"ModelReplica": (None, None)},
+        "model-c": {"ModelReplica": ([], 2)},
+    }
