@@ -20,6 +20,8 @@ signs of trouble that a run can still get through, by waiting or on another mode
 """
 CALM_SHARE = 0.5
 """Up to this share of its bound a delay takes nothing off: as much time again is still in hand."""
+_WEIGHT_DIGITS = 9
+"""Of a weight that is shown: enough to add up to 1, few enough to hide how binary fractions are divided."""
 _HALF_OPEN = 0.5
 """A breaker that lets one probe through is neither shut off nor well."""
 
@@ -67,7 +69,7 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
     parts = {
         name: {
             "score": part.score,
-            "weight": WEIGHTS[name] / total,
+            "weight": round(WEIGHTS[name] / total, _WEIGHT_DIGITS),
             "value": part.value,
             "why": part.why,
         }

@@ -7,12 +7,15 @@ from typing import Any
 from pydantic import Field
 
 from registries.contracts.frozen import Frozen
-from registries.contracts.runs import NodeStatus
+from registries.contracts.runs import ErrorFact, NodeStatus
 from registries.specs import NodeSpec
 
 
 class Source(Frozen):
-    """The latest visit of a node that this one follows. ``at`` is its place among all visits of the run."""
+    """The latest visit of a node that this one follows. ``at`` is its place among all visits of the run.
+
+    ``error`` says why one that failed did.
+    """
 
     id: str
     role: str
@@ -20,6 +23,7 @@ class Source(Frozen):
     at: int = 0
     text: str = ""
     data: dict[str, Any] = Field(default_factory=dict)
+    error: ErrorFact | None = None
 
 
 class NodeTask(Frozen):

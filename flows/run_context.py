@@ -87,9 +87,8 @@ def sources_of(state: AgentState, names: tuple[str, ...]) -> tuple[Source, ...]:
 
 
 def _source(name: str, at: int, found: Mapping[str, Any]) -> Source:
-    return Source(
-        id=name, role=found["role"], status=found["status"], at=at, text=found["text"], data=found["data"]
-    )
+    told = {key: found[key] for key in ("role", "status", "text", "data", "error")}
+    return Source(id=name, at=at, **told)
 
 
 def _facts(state: AgentState) -> dict[str, object]:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from registries.contracts.errors import ValidationError
 from serve_app.bad_input import describe_bad_input
 from serve_app.errors import PayloadTooLarge
+from serve_app.finite_numbers import refuse_infinite
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
@@ -18,7 +19,7 @@ async def read_body(request: Request, model: type[M], max_bytes: int, may_be_emp
     """The body as ``model``; no body at all is an empty object where it ``may_be_empty``.
 
     Raises PayloadTooLarge as soon as the announced or received size passes ``max_bytes``, and
-    ValidationError for an empty, non-UTF-8, non-JSON or wrong body.
+    ValidationError for an empty, non-UTF-8, non-JSON or wrong body, one with NaN or infinities among them.
     """
     raw = await _read_bounded(request, max_bytes)
     if not raw.strip():
@@ -31,9 +32,11 @@ async def read_body(request: Request, model: type[M], max_bytes: int, may_be_emp
     except UnicodeDecodeError as error:
         raise ValidationError(f"the body is not UTF-8 (byte {error.start})", param="body") from None
     try:
-        return model.model_validate_json(raw)
+        body = model.model_validate_json(raw)
     except pydantic.ValidationError as error:
         raise describe_bad_input(error, model) from None
+    refuse_infinite(raw)
+    return body
 
 
 async def _read_bounded(request: Request, max_bytes: int) -> bytes:

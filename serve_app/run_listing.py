@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -51,17 +52,19 @@ def run_filter(query: QueryParams) -> RunFilter:
 
 
 def cursor_after(run_id: str) -> str:
-    """The cursor of the page that goes on after this run."""
-    return f"{_AFTER}{run_id}"
+    """The cursor of the page that goes on after this run, with a checksum at its end."""
+    return f"{_AFTER}{run_id}:{zlib.crc32(run_id.encode()):08x}"
 
 
 def _place(cursor: str | None) -> str | None:
-    # Any text compares with ids; without a mark a wrong one would be a page like any other, often the first.
+    # Any text compares with ids, and a wrong one would be a page like any other, often the first. The
+    # checksum tells them apart without a look at the store: the run may have been removed since.
     if cursor is None:
         return None
-    if not cursor.startswith(_AFTER) or cursor == _AFTER:
+    run_id = cursor.removeprefix(_AFTER).rpartition(":")[0]
+    if not run_id or cursor != cursor_after(run_id):
         raise ValidationError(f"cursor: {cursor!r} is no next_cursor of a page before", param="cursor")
-    return cursor.removeprefix(_AFTER)
+    return run_id
 
 
 def _statuses(query: QueryParams) -> tuple[RunStatus, ...]:

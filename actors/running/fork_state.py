@@ -17,7 +17,7 @@ from flows.builder import CompiledFlow, FlowGraphs
 from flows.graph_plan import GraphPlan
 from flows.resumption import where_stopped
 from flows.state import AgentState, visits_of
-from registries.contracts.errors import NotFound
+from registries.contracts.errors import NotFound, ValidationError
 from registries.contracts.generation import Usage
 from registries.contracts.runs import INHERITED, RunOrder
 from registries.specs import FlowSpec
@@ -41,7 +41,7 @@ async def fork_state(
     ``flow`` is the version that both runs are pinned to. What comes next is what came next there, unless the
     edits lead elsewhere: then the routes after the latest nodes are taken again with the edited state. Tasks
     of a step that was cut off run again. Raises NotFound (param checkpoint_id), ValidationError (see
-    StateEdits), StoreError.
+    StateEdits; param checkpoint_id for another input that nothing would read), StoreError.
     """
     saved = await _checkpoint(store, run_id, checkpoint_id)
     old = where_stopped(saved, flow).state
@@ -52,6 +52,8 @@ async def fork_state(
     latest = _latest_nodes(checkpoint, flow)
     if any(_next(plan, name, old) != _next(plan, name, new) for name in latest):
         checkpoint = await _routed_again(graph, plan, checkpoint, latest, step)
+    if new["input"] != old["input"]:
+        await _check_goes_on(graph, checkpoint)
     place: Any = {"configurable": {"thread_id": order.run_id, "checkpoint_ns": ""}}
     metadata: CheckpointMetadata = {"source": "fork", "step": step, "parents": {}}
     codec = CheckpointCodec(strict_serializer())
@@ -107,6 +109,15 @@ def _latest_nodes(checkpoint: Checkpoint, flow: FlowSpec) -> list[str]:
 
 def _next(plan: GraphPlan, name: str, state: AgentState) -> list[str]:
     return plan.next_nodes(name, state["signals"], visits_of(state, name), state["input"].get("rounds"))
+
+
+async def _check_goes_on(graph: CompiledFlow, checkpoint: Checkpoint) -> None:
+    """Another question with the answer to the old one would be a false pair."""
+    config = config_of("fork", "", checkpoint["id"])
+    held = HeldCheckpoints([CheckpointTuple(config, checkpoint, {}, pending_writes=[])])
+    if not (await graph.copy({"checkpointer": held}).aget_state(config)).next:
+        message = "no node is left to run behind this checkpoint, so nothing would answer another input; "
+        raise ValidationError(f"{message}name an earlier one", param="checkpoint_id")
 
 
 async def _routed_again(

@@ -136,7 +136,7 @@ def history(tx: Transaction, conversation_id: str, tenant: str, limit: int) -> l
     ).fetchall()
     turns: list[Message] = []
     for request, answer in reversed(rows):
-        question = load_json(request).get("prompt", "")
+        question = _asked(load_json(request))
         turns += [Message(role="user", content=question), Message(role="assistant", content=answer or "")]
     return turns[-limit:]
 
@@ -200,11 +200,17 @@ def _listed(run: dict[str, Any]) -> dict[str, Any]:
         **run,
         "request": {name: value for name, value in request.items() if name not in ("input", "prompt")},
         "result": {name: value for name, value in result.items() if name not in ("nodes", "answer")} or None,
-        "prompt": request.get("prompt", "")[:LISTED_CHARS],
+        "prompt": _asked(request)[:LISTED_CHARS],
         "answer": result.get("answer", "")[:LISTED_CHARS],
         "usage": result.get("usage"),
         "error": result.get("error"),
     }
+
+
+def _asked(request: Mapping[str, Any]) -> str:
+    """The prompt, wherever it was given: an input of that name stands for an empty one, as in flows."""
+    asked = request.get("prompt") or (request.get("input") or {}).get("prompt")
+    return asked if isinstance(asked, str) else ""
 
 
 def _event(row: Sequence[Any]) -> RunEvent:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from flows.asking import ask
 from flows.node_context import NodeContext, NodeOutcome
 from flows.node_task import Source
-from registries.contracts.errors import ProviderError
+from registries.contracts.errors import BudgetError, ParleyError, ProviderError
 
 
 async def synthesize(context: NodeContext) -> NodeOutcome:
-    """Merge the sources that answered; raises ProviderError when none did.
+    """Merge the sources that answered; raises ProviderError when none did, BudgetError when none had time.
 
     ``data`` has ``experts`` and ``failed`` (ids); the signal ``degraded`` says that somebody is missing.
     """
@@ -20,10 +20,7 @@ async def synthesize(context: NodeContext) -> NodeOutcome:
     ]
     failed = [source for source in context.task.sources if source not in answered]
     if not answered:
-        names = ", ".join(source.id for source in failed) or "none"
-        raise ProviderError(
-            f"node {context.task.node.id!r} has nothing to merge; experts without an answer: {names}"
-        )
+        raise _nothing_to_merge(context.task.node.id, failed)
     merged = await ask(context, panel_texts(answered, failed))
     signals = [*merged.signals, *(["degraded"] if failed else [])]
     return merged.outcome(
@@ -31,6 +28,16 @@ async def synthesize(context: NodeContext) -> NodeOutcome:
         experts=[source.id for source in answered],
         failed=[source.id for source in failed],
     )
+
+
+def _nothing_to_merge(node: str, failed: Sequence[Source]) -> ParleyError:
+    names = ", ".join(source.id for source in failed) or "none"
+    message = f"node {node!r} has nothing to merge; experts without an answer: {names}"
+    errors = [source.error for source in failed if source.error is not None]
+    if errors and all(error.code == BudgetError.code for error in errors):
+        # No provider is at fault, and the same request would run out of it again.
+        return BudgetError(f"{message}; {errors[0].message}", errors[0].param)
+    return ProviderError(message)
 
 
 def panel_texts(answered: Sequence[Source], failed: Sequence[Source]) -> dict[str, str]:

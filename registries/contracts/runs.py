@@ -105,7 +105,8 @@ class Decision(Frozen):
 
     @model_validator(mode="after")
     def _edit_has_text(self) -> Decision:
-        if self.action == "edit" and self.text is None:
+        if self.action == "edit" and not (self.text or "").strip():
+            # A blank text is no answer: the run would end with the one that was edited away.
             raise ValueError("action 'edit' needs the new text")
         if self.action != "edit" and self.text is not None:
             raise ValueError(f"text belongs to action 'edit', not to {self.action!r}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from registries.contracts.errors import ValidationError
 from serve_app.cli.command import command
 from serve_app.cli.options import AsJson
 
@@ -20,12 +21,23 @@ BackupPath = Annotated[Path, typer.Argument(metavar="FILE", help="The backup's f
 def backup(file: BackupPath, as_json: AsJson = False) -> None:
     """Write the whole database into one file; the runtime may be running."""
     with command(as_json) as cmd:
+        _check_name(file)
         manifest = _back_up(cmd.settings.runtime_config(), file)
         size_bytes = file.stat().st_size
         if as_json:
             cmd.output.json({"file": str(file), "size_bytes": size_bytes, **manifest.model_dump(mode="json")})
         else:
             cmd.output.line(f"wrote {file}: {summary(manifest)}, {size_bytes / 1e6:.1f} MB")
+
+
+def _check_name(file: Path) -> None:
+    """Raises ValidationError for what cannot even be looked for, such as a name that is too long."""
+    try:
+        file.exists()
+    except OSError as error:
+        raise ValidationError(
+            f"the backup {file} cannot be written: {error.strerror}", param="file"
+        ) from None
 
 
 def summary(manifest: Manifest) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from serve_app.cli.backup import backup
 from serve_app.cli.direct import direct
@@ -18,7 +21,22 @@ from serve_app.cli.status import status
 from serve_app.cli.token import token
 from serve_app.cli.up import up
 
+
+class Commands(TyperGroup):
+    """The root, which sees the words for all commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises BadParameter for words that are no text: no JSON, URL or terminal takes them later."""
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                raise typer.BadParameter(f"{word!a} is not valid UTF-8", ctx=ctx) from None
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="parley",
     help="Several models draft, criticise, vote and merge, on a Ray cluster.",
     no_args_is_help=True,

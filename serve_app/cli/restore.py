@@ -25,9 +25,10 @@ def restore(file: BackupPath, replace: Replace = False, as_json: AsJson = False)
     """Bring a backup back into the database, of whatever kind; the runtime must be stopped."""
     with command(as_json) as cmd:
         _refuse_beside_a_runtime(cmd)
-        cmd.home.ensure()
         config = cmd.settings.runtime_config()
-        if replace and (aside := _make_room(config, file)) is not None:
+        _check_whole(file)
+        cmd.home.ensure()
+        if replace and (aside := _make_room(config)) is not None:
             cmd.output.note(f"the database was damaged; it is kept as {aside}")
         manifest = asyncio.run(_restore(config, file, replace))
         if as_json:
@@ -45,20 +46,26 @@ def _refuse_beside_a_runtime(cmd: Command) -> None:
         raise Conflict(f"a runtime of {cmd.home.path} {state}; first: parley down")
 
 
-def _make_room(config: RuntimeConfig, backup: Path) -> Path | None:
+def _check_whole(backup: Path) -> None:
+    """Before anything is made or moved for it: raises ValidationError for one that is missing or damaged."""
+    from actors.stores.backup_file import open_backup
+
+    with open_backup(backup):
+        pass
+
+
+def _make_room(config: RuntimeConfig) -> Path | None:
     """Where a damaged SQLite file was put; one that can be opened is emptied by the restore itself.
 
-    Not before the backup is known to be whole: raises ValidationError for one that is not, StoreError.
+    Raises StoreError.
     """
-    from actors.stores.backup_file import open_backup
     from actors.stores.damaged_file import set_aside_damaged
     from actors.stores.open_database import parse_sqlite_url, store_url
 
     url = store_url(config)
     if not url.startswith("sqlite:"):
         return None
-    with open_backup(backup):
-        return set_aside_damaged(parse_sqlite_url(url).path)
+    return set_aside_damaged(parse_sqlite_url(url).path)
 
 
 async def _restore(config: RuntimeConfig, file: Path, replace: bool) -> Manifest:

@@ -48,12 +48,22 @@ def edits_from(pairs: list[str]) -> dict[str, dict[str, Any]]:
                 param="state",
             )
         text = text_or_file(value, "state")
-        found.setdefault(channel, {})[name] = text if channel == "outputs" else _json_or_text(text)
+        found.setdefault(channel, {})[name] = text if channel == "outputs" else _json_or_text(text, place)
     return found
 
 
-def _json_or_text(text: str) -> Any:
+def _json_or_text(text: str, place: str) -> Any:
+    """Python also reads what no JSON has: raises ValidationError for a NaN or Infinity."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise ValidationError(f"--set {place}: the value is nested too deeply", param="state") from None
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValidationError(
+            f"--set {place}: NaN and Infinity are not allowed, JSON has no such numbers", param="state"
+        ) from None
+    return value

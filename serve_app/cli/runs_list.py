@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 _PROMPT_CHARS = 48
+_MAX_LIMIT = 1_000_000_000
 _STATUSES: tuple[str, ...] = get_args(RunStatus)
 
 
@@ -27,7 +28,7 @@ def list_runs(
     status: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(_STATUSES)}; repeatable.")] = None,
     flow: Annotated[str | None, typer.Option("--flow", "-f", help="Of one flow.")] = None,
     user: Annotated[str | None, typer.Option(help="Of one user.")] = None,
-    limit: Annotated[int, typer.Option(help="Most runs to list.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="Most runs to list.", min=1, max=_MAX_LIMIT)] = 20,
     every: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from registries.contracts.errors import BudgetError, ParleyError
 from serve_app.client.answers import RunDetail
 from serve_app.client.api_errors import NotRunning
-from serve_app.client.following import Until
+from serve_app.client.following import Until, checked_until
 from serve_app.client.retries import Retries, is_transient
 
 _FIRST_LOOK_S = 0.05
@@ -25,7 +25,8 @@ class Awaiting:
         until: Until,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._retries, self._timeout_s, self._until, self._clock = retries, timeout_s, until, clock
+        self._retries, self._timeout_s, self._clock = retries, timeout_s, clock
+        self._until = checked_until(until)
         self._began_at = self._seen_at = clock()
         self._look_s = _FIRST_LOOK_S
         self._failed = 0

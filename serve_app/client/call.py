@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import httpx
 
 from serve_app.client.event_stream import StreamEvent
+from serve_app.client.sendable import check_body, check_params, header_value
 
 T = TypeVar("T")
 IDEMPOTENCY_KEY = "idempotency-key"
@@ -19,7 +20,10 @@ REPLAYED = "idempotency-replayed"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``deadline_s`` is what the work itself may take, where the caller said so."""
+    """``deadline_s`` is what the work itself may take, where the caller said so.
+
+    Raises ValidationError for a body or parameters that cannot be sent.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -27,6 +31,10 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        check_params(self.params)
+        check_body(self.body or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +70,10 @@ def post(
     path: str, body: Mapping[str, Any], key: str | None = None, deadline_s: float | None = None
 ) -> Request:
     """An order. Its Idempotency-Key is made here, once, so that every repetition of it carries the same."""
-    return Request("POST", path, body, {}, {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}, deadline_s)
+    headers = keyed(str(uuid.uuid4()) if key is None else key)
+    return Request("POST", path, body, {}, headers, deadline_s)
+
+
+def keyed(key: str) -> Mapping[str, str]:
+    """The header of an Idempotency-Key; raises ValidationError for one that no header can carry."""
+    return {IDEMPOTENCY_KEY: header_value(key, "idempotency_key")}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registries.contracts.errors import Unauthorized
+from serve_app.client.sendable import check_base_url, header_value
 from serve_app.lifecycle.runtime_home import RuntimeHome
 from serve_app.lifecycle.runtime_state import read_state
 from serve_app.settings import Settings, load_settings
@@ -13,11 +14,20 @@ from serve_app.settings import Settings, load_settings
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """``timeout_s`` is for one whole answer; a stream is limited by the server's heartbeat alone."""
+    """``timeout_s`` is for one whole answer; a stream is limited by the server's heartbeat alone.
+
+    Raises ValidationError for an address or a key that cannot be one.
+    """
 
     base_url: str
     api_key: str
     timeout_s: float = 330.0
+
+    def __post_init__(self) -> None:
+        check_base_url(self.base_url)
+        # Without a key some questions have an answer too (GET /api/ready).
+        if self.api_key:
+            header_value(self.api_key, "api_key")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -34,7 +44,7 @@ def find_connection(
     """The running runtime of this PARLEY_HOME, or the given address.
 
     The key: given, PARLEY_API_KEY, then the files that `parley up` wrote. Raises Unauthorized when
-    there is none.
+    there is none, ValidationError as Connection does.
     """
     settings = settings or load_settings()
     home = RuntimeHome(Path(settings.home))

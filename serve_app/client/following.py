@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
-from registries.contracts.errors import CapacityError, ParleyError, StoreError
+from registries.contracts.errors import CapacityError, ParleyError, StoreError, ValidationError
 from registries.contracts.runs import SETTLED_EVENTS, TERMINAL_EVENTS, TOKEN_EVENT, RunEvent
 from serve_app.client import requests
 from serve_app.client.api_errors import NotRunning, StreamCut, StreamEnded
@@ -16,6 +16,13 @@ from serve_app.client.retries import Retries, is_transient
 Until = Literal["end", "waiting"]
 GOOD_CONNECTION_S = 5.0
 """A connection that held this long is no sign of trouble when it breaks, even if nothing happened on it."""
+
+
+def checked_until(until: Until) -> Until:
+    """The same; raises ValidationError for another word, which would pass for the default."""
+    if until not in get_args(Until):
+        raise ValidationError(f"until {until!r} is not allowed. Allowed: end, waiting", param="until")
+    return until
 
 
 class Following:
@@ -39,7 +46,8 @@ class Following:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ended = False
-        self._retries, self._run_id, self._after, self._until = retries, run_id, after, until
+        self._retries, self._run_id, self._after = retries, run_id, after
+        self._until = checked_until(until)
         self._order, self._clock = order, clock
         self._rests = False
         self._resting = SETTLED_EVENTS if until == "waiting" else TERMINAL_EVENTS

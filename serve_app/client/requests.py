@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -25,8 +24,9 @@ from serve_app.client.answers import (
     run_result,
     tolerant,
 )
-from serve_app.client.call import IDEMPOTENCY_KEY, Call, Request, StreamCall, get, post
+from serve_app.client.call import Call, Request, StreamCall, get, keyed, post
 from serve_app.client.catalogue import FlowDetail, FlowList, ModelList, StrategyList
+from serve_app.client.sendable import path_segment
 from serve_app.client.statistics import Dashboard, Statistics
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -138,7 +138,8 @@ def stats(hours: float, user: str | None) -> Call[Statistics]:
 
 def user_stats(user: str, hours: float) -> Call[Dashboard]:
     """GET /api/stats/users/{user}."""
-    return _document(get(f"/api/stats/users/{quote(user, safe='')}", hours=hours), Dashboard)
+    path = f"/api/stats/users/{path_segment(user, 'user', 'the name of a user')}"
+    return _document(get(path, hours=hours), Dashboard)
 
 
 def health_score(hours: float) -> Call[HealthScore]:
@@ -163,7 +164,7 @@ def flows() -> Call[FlowList]:
 
 def flow(name: str) -> Call[FlowDetail]:
     """GET /api/flows/{name}."""
-    return _document(get(f"/api/flows/{quote(name, safe='')}"), FlowDetail)
+    return _document(get(f"/api/flows/{path_segment(name, 'name', 'the name of a flow')}"), FlowDetail)
 
 
 def system() -> Call[SystemFacts]:
@@ -182,7 +183,7 @@ def body_of(request: GenerationRequest | RunRequest, stream: bool) -> Document:
 
 
 def _run_path(run_id: str, part: str = "") -> str:
-    return f"/api/runs/{quote(run_id, safe='')}" + (f"/{part}" if part else "")
+    return f"/api/runs/{path_segment(run_id, 'run_id', 'the id of a run')}" + (f"/{part}" if part else "")
 
 
 def _given(**values: Any) -> Document:
@@ -200,5 +201,4 @@ def _document(request: Request, model: type[Answer]) -> Call[Answer]:
 
 def _model_call(body: Mapping[str, Any], key: str | None, deadline_s: float | None) -> Request:
     """Without a key of its own: with one, the call would outlive its client, and its answer be stored."""
-    keyed = {} if key is None else {IDEMPOTENCY_KEY: key}
-    return Request("POST", "/api/inference", body, {}, keyed, deadline_s)
+    return Request("POST", "/api/inference", body, {}, {} if key is None else keyed(key), deadline_s)

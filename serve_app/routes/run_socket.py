@@ -83,7 +83,8 @@ class _KeyGate:
 def _key_in(message: str) -> bytes:
     try:
         told = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # RecursionError: brackets in brackets in brackets.
         return b""
     if not isinstance(told, dict) or told.get("type") != "auth" or not isinstance(told.get("key"), str):
         return b""

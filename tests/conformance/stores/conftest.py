@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.stores import outage_watch
 from actors.stores.open_store import OPENERS, open_store
 from actors.stores.store import Store
 from registries.contracts.config import RuntimeConfig
+from tests.machine_pace import paced
 
 URL_FIXTURES = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
 """Scheme of an opener → the fixture that makes a URL of an empty database."""
@@ -18,6 +20,16 @@ _BACKENDS = sorted({opener: scheme for scheme, opener in sorted(OPENERS.items())
 REDIS_OVER = "redis over "
 """Before a backend: the same with Redis in front of it."""
 _MIRROR = {"redis_url": "redis_url", "instance": "redis_instance"}
+
+
+@pytest.fixture(autouse=True)
+def a_starved_machine_is_no_outage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits longer than usual asks the server whether it lives, and is refused when that takes long too.
+
+    Right for clients; tests of anything else wait. Those that take the server away keep the limit.
+    """
+    if not request.module.__name__.endswith("test_postgres_database"):
+        monkeypatch.setattr(outage_watch, "PATIENCE_S", paced(10.0))
 
 
 @pytest.fixture

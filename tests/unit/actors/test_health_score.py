@@ -117,6 +117,14 @@ def test_weights_add_up() -> None:
     assert set(health_document(WELL)["parts"]) == set(WEIGHTS)
 
 
+def test_weights_are_shown_as_plain_numbers() -> None:
+    def shown(facts: HealthFacts) -> dict[str, str]:
+        return {name: str(part["weight"]) for name, part in health_document(facts)["parts"].items()}
+
+    assert shown(WELL) == {name: str(weight) for name, weight in WEIGHTS.items()}
+    assert shown(replace(WELL, store_reachable=None))["success"] == "0.375"
+
+
 def test_half_a_bound_takes_nothing_off() -> None:
     calm = health_document(replace(WELL, latency_p95_s=150.0, queued=50, oldest_queued_s=150.0))
     assert calm["score"] == pytest.approx(1.0)

@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from flows.builder import FlowGraphs
 from flows.execution import execute_flow
-from registries.contracts.errors import Fault, InternalError, ProviderError
+from registries.contracts.errors import BudgetError, Fault, InternalError, ProviderError
 from registries.contracts.generation import GenerationRequest, Message
 from registries.contracts.runs import NodeResult, RunResult
 from tests.passing_time import skip_time
@@ -177,6 +177,16 @@ async def test_no_expert_at_all_fails_the_run_with_all_their_errors_shown() -> N
     assert result.error is not None
     assert "security, performance, ux" in result.error.message
     assert len(result.nodes) == 4
+
+
+async def test_no_expert_in_time_is_no_fault_of_a_provider() -> None:
+    def all_late(request: GenerationRequest) -> Exception:
+        return BudgetError("the deadline of 0.05 s passed before an answer", "deadline_s")
+
+    error = (await run(World(all_late), "multi_perspective")).error
+    assert error is not None
+    assert (error.code, error.param, error.retryable) == ("budget_exceeded", "deadline_s", False)
+    assert "security, performance, ux" in error.message and "0.05 s" in error.message
 
 
 async def test_a_node_the_flow_cannot_do_without_fails_the_run_and_keeps_what_was_done() -> None:

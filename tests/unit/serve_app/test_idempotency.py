@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from registries.contracts.errors import ValidationError
+from registries.contracts.runs import RunOrder, RunResult
 from serve_app.idempotency import idempotency_key
 from serve_app.run_schemas import CreateRunRequest
 from tests.unit.serve_app.front_door import events_of, front_door, until
-from tests.unit.serve_app.scripted_runner import failed_story, waiting_story
+from tests.unit.serve_app.scripted_runner import Step, failed_story, plain_story, waiting_story
 
 ASK = {"prompt": "What is 48 + 37?", "flow_type": "challenge"}
 KEYED = {"Idempotency-Key": "mine-1"}
@@ -121,9 +123,13 @@ async def test_a_duplicate_of_a_waiting_run_gets_its_question_and_what_led_to_it
 
 
 async def test_a_duplicate_gets_all_events_though_another_request_resumes_the_run_here() -> None:
+    def held_up(order: RunOrder) -> Sequence[list[Step] | RunResult]:
+        # The gate comes after the first batch: the resumed run must have a second one.
+        return waiting_story(order) if order.attempt == 1 else plain_story(order)
+
     streams = {**ASK, "mode": "stream"}
     async with front_door() as door:
-        door.runner.story = waiting_story
+        door.runner.story = held_up
         await door.client.post("/api/runs", json=streams, headers=KEYED)
         await until(lambda: door.dispatch.live == 0)
         door.runner.gate = asyncio.Event()

@@ -244,6 +244,8 @@ async def test_a_run_that_does_not_wait_cannot_be_resumed() -> None:
         ({}, "action"),
         ({"action": "maybe"}, "action"),
         ({"action": "edit"}, "body"),
+        ({"action": "edit", "text": ""}, "body"),
+        ({"action": "edit", "text": " \n"}, "body"),
         ({"action": "approve", "text": "x"}, "body"),
         ({"action": "approve", "deadline_s": True}, "deadline_s"),
         ({"action": "approve", "deadline_s": 0}, "deadline_s"),

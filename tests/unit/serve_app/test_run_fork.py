@@ -108,6 +108,8 @@ async def test_duplicates_of_a_fork_are_one_run() -> None:
         ({"state": {"results": []}}, 400, "state.results"),
         ({"state": {"outputs": {"nobody": "x"}}}, 400, "state.outputs.nobody"),
         ({"request": {"prompt": "x"}, "state": {"input": 5}}, 400, "state.input"),
+        ({"request": {"prompt": "x"}}, 400, "checkpoint_id"),
+        ({"state": {"input": {"prompt": "x"}}}, 400, "checkpoint_id"),
         ({"request": {"prompt": "x"}, "state": {"input": None}}, 400, "state.input"),
         ({"request": {"input": {"rounds": 1}}, "state": {"input": []}}, 400, "state.input"),
         ({"request": {"flow_type": "linear"}}, 400, "request.flow_type"),
@@ -124,6 +126,24 @@ async def test_forks_that_cannot_be(body: dict[str, Any], status: int, param: st
         answer = await fork(door, body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
         assert len(await door.rows()) == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "9" * 4000])
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"state": {"scores": {"creator": %s}}}', "state.scores.creator"),
+        ('{"state": {"input": {"rounds": [1, %s]}}}', "state.input.rounds.1"),
+        ('{"request": {"budget_usd": %s}}', "request.budget_usd"),
+    ],
+)
+async def test_numbers_that_json_does_not_know_are_not_taken(number: str, body: str, param: str) -> None:
+    async with front_door() as door:
+        await ran(door)
+        answer = await door.client.post("/api/runs/run-1/fork", content=body % number)
+        fine = await fork(door, {"state": {"outputs": {"creator": "NaN, Infinity or 1e999"}}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert fine.status_code == 202
 
 
 async def test_unknown_runs_and_runs_that_never_began() -> None:

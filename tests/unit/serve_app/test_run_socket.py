@@ -89,6 +89,7 @@ async def test_the_key_may_come_as_the_first_message(headers: Any) -> None:
         told({"key": KEY}),
         told([KEY]),
         told("nonsense"),
+        {"type": "websocket.receive", "text": "[" * 100_000},
         told(KEY),
         {"type": "websocket.receive", "bytes": KEY.encode()},
     ],

@@ -259,9 +259,11 @@ async def test_a_store_that_is_away_is_waited_for_and_nothing_is_missed() -> Non
         reading = asyncio.create_task(read(RunStream(faults, tail, "r", "default"), seen))  # type: ignore[arg-type]
         await until(lambda: durable(seen) == [1])
         faults.down = StoreError("away")
-        await run.write(5)
-        asked = len(faults.asked)
-        await until(lambda: len(faults.asked) > asked)
+        # Twice: the question that was under way when it went away may still be answered.
+        for events in (0, 5):
+            await run.write(events)
+            asked = len(faults.asked)
+            await until(lambda before=asked: len(faults.asked) > before)  # type: ignore[misc]
         assert durable(seen) == [1]
         faults.down = None
         await run.end()
@@ -286,8 +288,9 @@ async def test_a_slow_reader_is_cut_off_and_another_one_is_not() -> None:
             for number in range(30):
                 topic.publish(await run.write(1))
                 await until(lambda n=number: durable(seen)[-1] == n + 2)  # type: ignore[misc]
-            first = await pulling
-            assert [item.event.seq for item in first] == [2]
+            # One at least; more when it was still reading the history.
+            first = [item.event.seq for item in await pulling]
+            assert first == list(range(2, first[-1] + 1))
             with pytest.raises(ReaderTooSlow, match="Last-Event-ID"):
                 await anext(slow)
             assert len(topic.readers) == 1

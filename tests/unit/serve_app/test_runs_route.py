@@ -13,6 +13,7 @@ from registries.contracts.errors import CapacityError, StoreError, StoreFull
 from registries.contracts.runs import RunEvent, RunOrder
 from serve_app.queue_gate import QueueGate
 from serve_app.run_detail import run_detail
+from serve_app.run_listing import cursor_after
 from tests.unit.serve_app.front_door import FrontDoor, events_of, front_door, until
 from tests.unit.serve_app.scripted_runner import CATALOG, failed_story, waiting_story
 
@@ -216,6 +217,13 @@ async def test_a_list_has_runs_newest_first_by_pages() -> None:
     assert "input" not in row["request"] and "feedback" not in row
 
 
+async def test_a_page_goes_on_after_a_run_that_was_removed() -> None:
+    async with front_door() as door:
+        made = [await make(door) for _ in range(2)]
+        page = await door.client.get("/api/runs", params={"cursor": cursor_after("run-1x")})
+    assert page.status_code == 200 and [row["run_id"] for row in page.json()["runs"]] == made[:1]
+
+
 async def test_a_list_is_filtered() -> None:
     async with front_door() as door:
         await make(door, conversation_id="a")
@@ -260,6 +268,13 @@ async def test_a_list_is_filtered() -> None:
         ("cursor=" + "x" * 201, "cursor"),
         ("cursor=garbage", "cursor"),
         ("cursor=after:", "cursor"),
+        ("cursor=after::00000000", "cursor"),
+        ("cursor=after:zzz", "cursor"),
+        ("cursor=after:0", "cursor"),
+        ("cursor=after:%00", "cursor"),
+        ("cursor=%ff:zzz", "cursor"),
+        ("cursor=" + cursor_after("run-1").replace("run-1", "run-2"), "cursor"),
+        ("cursor=" + cursor_after("run-1").removeprefix("after:"), "cursor"),
         ("stauts=queued", "stauts"),
     ],
 )

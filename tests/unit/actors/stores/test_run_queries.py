@@ -64,6 +64,33 @@ def test_a_list_is_short_and_newest_first(tx: PlainTransaction) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({"prompt": "", "input": {"prompt": "q" * 500}}, "q" * LISTED_CHARS),
+        ({"input": {"prompt": "why?"}}, "why?"),
+        ({"prompt": "how?", "input": {"prompt": "why?"}}, "how?"),
+        ({"prompt": "", "input": {"prompt": ["no text"]}}, ""),
+        ({"prompt": "", "input": {"topic": "rain"}}, ""),
+        ({"prompt": "", "input": None}, ""),
+    ],
+)
+def test_a_list_shows_the_question_wherever_it_was_given(
+    tx: PlainTransaction, asked: dict[str, object], shown: str
+) -> None:
+    put_run(tx, "r1", request={"flow_type": "f", **asked})
+    (row,) = list_runs(tx, "default", RunFilter())
+    assert row["prompt"] == shown and row["request"] == {"flow_type": "f"}
+
+
+def test_history_has_a_question_that_was_given_as_input(tx: PlainTransaction) -> None:
+    asked = {"prompt": "", "flow_type": "f", "input": {"prompt": "why?"}}
+    put_run(tx, "r1", request=asked, conversation_id="c", answer="85")
+    assert [(t.role, t.content) for t in history(tx, "c", "default", 5)] == [
+        ("user", "why?"), ("assistant", "85"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("filter", "found"),
     [
         (RunFilter(statuses=("failed", "queued")), ["r4", "r2"]),

@@ -91,6 +91,25 @@ def test_what_cannot_be_used_is_one_error(shell: Shell, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "cannot be written" in result.stderr
 
 
+def test_a_restore_of_nothing_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "torn").write_text("no backup")
+    for file in ("missing", "torn"):
+        for words in ((), ("--replace",)):
+            other = Shell(tmp_path / "other home", 9)
+            assert other("restore", str(tmp_path / file), *words).exit_code == 2
+            url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+            assert other("restore", str(tmp_path / file), *words, PARLEY_STORE_URL=url).exit_code == 2
+            assert [path.name for path in tmp_path.iterdir()] == ["torn"]
+
+
+def test_a_name_that_no_file_can_have_is_one_error(shell: Shell) -> None:
+    store_runs(shell.home.path, "r1")
+    for words in (("backup", "a" * 300), ("restore", "a" * 300)):
+        result = shell(*words)
+        assert result.exit_code == 2 and "File name too long" in result.stderr
+    assert not (shell.home.path / "logs" / "crash.log").exists()
+
+
 def test_a_home_without_a_database_has_nothing_to_back_up(shell: Shell, tmp_path: Path) -> None:
     result = shell("backup", str(tmp_path / "x.backup"))
     assert result.exit_code == 2 and "check PARLEY_HOME" in result.stderr
