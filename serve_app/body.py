@@ -35,7 +35,7 @@ async def read_body(request: Request, model: type[M], max_bytes: int, may_be_emp
         body = model.model_validate_json(raw)
     except pydantic.ValidationError as error:
         raise describe_bad_input(error, model) from None
-    refuse_infinite(raw)
+    refuse_infinite(body)
     return body
 
 

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import pydantic
 
 from registries.contracts.errors import ValidationError
 
-_SUSPECT = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}")
-"""What any such number has in it; texts may have it too. 1e308 is about the largest double."""
+_LARGEST = sys.float_info.max
 
 
-def refuse_infinite(raw: bytes) -> None:
-    """Raises ValidationError naming the first NaN or infinity of a valid JSON body, ``1e999`` among them.
+def refuse_infinite(body: pydantic.BaseModel) -> None:
+    """Raises ValidationError naming the first number that no double holds: NaN, an infinity, ``1e999``.
 
-    Stored with a run's state, one would make every later answer that shows it fail. A body without a
-    suspicious sign costs one look through its bytes.
+    Stored with a run's state, one would make every later answer that shows it fail. What was read is looked
+    through, and not what was sent: a search through the bytes takes 50 ms a megabyte, all on the event loop.
     """
-    if not _SUSPECT.search(raw):
-        return
-    # As a float: an integer of that length is none either, and Python refuses to read one of 4,301 digits.
-    for field in _infinite(json.loads(raw, parse_int=float), ()):
+    for field in _infinite(body, ()):
         name = ".".join(field) or "body"
         raise ValidationError(f"field {name!r}: numbers must be finite", param=name)
 
 
 def _infinite(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield place
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _infinite(inner, (*place, name))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _infinite(inner, (*place, str(number)))
+    inside: Iterable[tuple[Any, Any]]
+    if value is None or isinstance(value, str):
+        return
+    if isinstance(value, int | float):
+        # Also false for NaN.
+        if not -_LARGEST <= value <= _LARGEST:
+            yield place
+        return
+    if isinstance(value, pydantic.BaseModel):
+        inside = value
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    else:
+        return
+    for name, inner in inside:
+        yield from _infinite(inner, (*place, str(name)))
